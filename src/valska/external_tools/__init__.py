@@ -1,0 +1,1 @@
+"""Tools that valska runs, and the core that they share."""

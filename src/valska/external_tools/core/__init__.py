@@ -1,0 +1,1 @@
+"""The shared core: bundles, job scripts, schedulers and images. It knows no tool."""

@@ -1,0 +1,206 @@
+"""Where everything of a run lies; the only place that knows the layout of a bundle."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from valska.external_tools.core.errors import UsageError, ValskaError
+from valska.external_tools.core.utils import utc_now_compact
+
+CONTAINER_ROOT = "/bundle"
+"""Where a bundle is mounted in a container."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,127}")
+
+
+class RunDirectoryError(ValskaError):
+    """A run directory cannot be made, or is not one."""
+
+    exit_code = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle's files by name. Nothing is read or written here.
+
+    Parameters
+    ----------
+    path
+        The bundle's directory.
+    """
+
+    path: Path
+
+    @property
+    def manifest(self) -> Path:
+        """The intent; sealed."""
+        return self.path / "manifest.json"
+
+    @property
+    def sums(self) -> Path:
+        """Digests of the manifest and of every sealed file; its own digest is the seal."""
+        return self.path / "SHA256SUMS"
+
+    @property
+    def readme(self) -> Path:
+        """What this is, for a person; sealed."""
+        return self.path / "README.md"
+
+    @property
+    def config(self) -> Path:
+        """The tool's configuration as rendered; sealed."""
+        return self.path / "config"
+
+    @property
+    def inputs(self) -> Path:
+        """Staged inputs; sealed."""
+        return self.path / "inputs"
+
+    @property
+    def containers(self) -> Path:
+        """Definition, lock and image record (and an embedded image); sealed."""
+        return self.path / "containers"
+
+    @property
+    def outputs(self) -> Path:
+        """What the run writes; the working directory of every stage."""
+        return self.path / "outputs"
+
+    @property
+    def records(self) -> Path:
+        """What the jobs themselves wrote down."""
+        return self.path / "records"
+
+    @property
+    def logs(self) -> Path:
+        """What the jobs printed."""
+        return self.path / "logs"
+
+    @property
+    def site_env(self) -> Path:
+        """What depends on the site: image, apptainer command, set-up lines, binds."""
+        return self.path / "site.env"
+
+    @property
+    def jobs(self) -> Path:
+        """The current submission."""
+        return self.path / "jobs.json"
+
+    @property
+    def submit_lock(self) -> Path:
+        """Directory that keeps two submits apart."""
+        return self.path / ".submit.lock"
+
+    def script(self, stage: str) -> Path:
+        """Return the sbatch script of a stage."""
+        return self.path / f"submit_{stage}.sh"
+
+    def archived_jobs(self, stamp: str) -> Path:
+        """Return the place of an earlier submission."""
+        return self.path / f"jobs_{stamp}.json"
+
+    def local_queue(self, token: str) -> Path:
+        """Return the state file of the local scheduler for one submission."""
+        return self.logs / f"local-{token}.json"
+
+
+def check_name(value: str, what: str) -> str:
+    """Return a name that can stand in a path, a job name and a shell, or say why it cannot.
+
+    Raises
+    ------
+    UsageError
+        If it is empty, too long, or has a character outside ``A-Za-z0-9._+=-``.
+    """
+    if not _NAME.fullmatch(value):
+        raise UsageError(
+            f"{what} {value!r} is not usable as a name",
+            "Use 1 to 128 letters, digits and . _ + = - only, starting with a letter or digit.",
+        )
+    return value
+
+
+def build_run_dir(
+    results_root: Path,
+    tool: str,
+    taxonomy: Mapping[str, str],
+    run_id: str,
+    unique: bool = False,
+) -> Path:
+    """Return the path of a run: ``<results_root>/<tool>/<taxonomy…>/<run_id>[/<UTC stamp>]``.
+
+    Parameters
+    ----------
+    results_root
+        Root of all results.
+    tool
+        Name of the tool.
+    taxonomy
+        Level name to value, in order.
+    run_id
+        The user's name for the run.
+    unique
+        Append the UTC time, so that the same run can be made again.
+
+    Raises
+    ------
+    UsageError
+        If a part is not usable as a name.
+    """
+    levels = [check_name(value, f"{level} level") for level, value in taxonomy.items()]
+    run_dir = results_root.joinpath(check_name(tool, "tool"), *levels, check_name(run_id, "run id"))
+    return run_dir / utc_now_compact() if unique else run_dir
+
+
+def validate_run_dir(run_dir: Path) -> None:
+    """Check that a directory is a bundle.
+
+    Raises
+    ------
+    RunDirectoryError
+        If it is missing, no directory, or lacks its manifest or its digests.
+    """
+    if not run_dir.is_dir():
+        raise RunDirectoryError(
+            f"no such bundle: {run_dir}", "Make one with `valska bundle`, or check the path."
+        )
+    bundle = Bundle(run_dir)
+    missing = [path.name for path in (bundle.manifest, bundle.sums) if not path.is_file()]
+    if missing:
+        raise RunDirectoryError(
+            f"{run_dir} is not a bundle: {' and '.join(missing)} missing",
+            "Name the directory that `valska bundle` made.",
+        )
+
+
+def ensure_run_dir(run_dir: Path, exist_ok: bool = False) -> None:
+    """Make a run's directory and its parents.
+
+    Raises
+    ------
+    RunDirectoryError
+        If it exists and `exist_ok` is false, or if it cannot be made.
+    """
+    try:
+        run_dir.mkdir(parents=True, exist_ok=exist_ok)
+    except FileExistsError as error:
+        raise RunDirectoryError(
+            f"{run_dir} exists already", "Choose another run id, or --unique for a time stamp."
+        ) from error
+    except OSError as error:
+        raise RunDirectoryError(f"cannot make {run_dir}: {error.strerror}") from error
+
+
+def open_bundle(path: Path) -> Bundle:
+    """Return the bundle at a path, made absolute.
+
+    Raises
+    ------
+    RunDirectoryError
+        If it is not a bundle.
+    """
+    validate_run_dir(path)
+    return Bundle(path.absolute())

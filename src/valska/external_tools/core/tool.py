@@ -1,0 +1,216 @@
+"""What a tool is to the core: a spec goes in, inputs and a plan come out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from valska.external_tools.core.errors import UsageError, ValskaError
+
+ENTRY_POINT_GROUP = "valska.tools"
+
+Read = Callable[[Path], bytes]
+"""Reads a file that the spec names; raises `UsageError` if it cannot."""
+
+
+class Launch(StrEnum):
+    """How a stage with several MPI ranks is started."""
+
+    MPIEXEC = "mpiexec"
+    """``mpiexec`` of the image, inside one container, on one node."""
+    SRUN = "srun"
+    """``srun`` starts one container per rank, also across nodes."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """What the user asked for, with defaults, files and flags already merged.
+
+    Parameters
+    ----------
+    tool
+        Name of the tool.
+    run_id
+        The user's name for the run.
+    source
+        The tool's own configuration file: the user's, or a template.
+    taxonomy
+        Levels of the results tree that the user fixed (tool-specific names).
+    overrides
+        Dotted configuration key to typed value.
+    directives
+        Per stage: sbatch long option without dashes to value, merged already.
+    launch
+        How MPI stages are started.
+    """
+
+    tool: str
+    run_id: str
+    source: Path
+    taxonomy: Mapping[str, str] = field(default_factory=dict)
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    directives: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    launch: Launch = Launch.MPIEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A file that the run reads and that is not part of the image.
+
+    Parameters
+    ----------
+    name
+        Logical name, independent of where the file lies (``sources.catalog``).
+    source
+        Where it lies now; absolute.
+    target
+        Name below ``inputs/``: lower-case and plain.
+    """
+
+    name: str
+    source: Path
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One job of a run.
+
+    Parameters
+    ----------
+    name
+        Unique within the run; ``[a-z][a-z0-9_]*``.
+    argv
+        The payload's command, without any MPI launcher. Its working directory is the bundle's
+        ``outputs/``; it finds its configuration at ``../config/…``.
+    after
+        Stages that must have succeeded before.
+    outputs
+        Files, relative to ``outputs/``, without which an exit code of 0 is a failure.
+    env
+        Environment of the payload.
+    ranks
+        MPI ranks.
+    probe
+        A command that prints the size of its MPI world, one line a rank; run in the same way
+        before the payload. Needed where `ranks` can be more than 1.
+    launch
+        How the ranks are started.
+    gpus
+        Whether the payload uses GPUs.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    after: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    ranks: int = 1
+    probe: tuple[str, ...] = ()
+    launch: Launch = Launch.MPIEXEC
+    gpus: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """What a tool makes of a spec; pure data, nothing written yet.
+
+    Parameters
+    ----------
+    stages
+        In an order in which they could run.
+    configs
+        Name below ``config/`` to content.
+    taxonomy
+        Levels of the results tree between the tool and the run id, in order.
+    section
+        The tool's own section of the manifest; JSON types only.
+    """
+
+    stages: tuple[Stage, ...]
+    configs: Mapping[str, bytes]
+    taxonomy: Mapping[str, str]
+    section: Mapping[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Tool(Protocol):
+    """A tool as an entry point in the group ``valska.tools`` provides it."""
+
+    name: str
+    """Plain lower-case name, used on the command line and in paths."""
+    summary: str
+    """One line for ``valska tools``."""
+    definition: str
+    """Name of its definition file below ``containers/``."""
+    templates_dir: Path
+    """Directory with its templates."""
+    stages: tuple[str, ...]
+    """Names of the stages that it can have."""
+    directives: Mapping[str, Mapping[str, str]]
+    """Default Slurm directives per stage."""
+
+    def discover(self, spec: RunSpec, read: Read) -> tuple[Input, ...]:
+        """Find every file that the configuration names, reading what it has to."""
+        ...
+
+    def plan(self, spec: RunSpec, inputs: tuple[Input, ...], read: Read) -> RunPlan:
+        """Turn a spec and its inputs into stages and rendered configurations."""
+        ...
+
+
+def read_file(path: Path) -> bytes:
+    """Read a file that a spec names.
+
+    Raises
+    ------
+    UsageError
+        If it is missing, a directory, or unreadable.
+    """
+    try:
+        return path.read_bytes()
+    except IsADirectoryError as error:
+        raise UsageError(f"{path} is a directory, not a file") from error
+    except FileNotFoundError as error:
+        raise UsageError(f"no such file: {path}", "Check the path for a typing error.") from error
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+
+
+def tool_names() -> tuple[str, ...]:
+    """Return the names of all installed tools, sorted, loading none of them."""
+    return tuple(sorted(_entry_points()))
+
+
+def load_tool(name: str) -> Tool:
+    """Load a tool by name.
+
+    Raises
+    ------
+    UsageError
+        If no tool has that name.
+    ValskaError
+        If its plugin cannot be imported or is no `Tool`.
+    """
+    entries = _entry_points()
+    if name not in entries:
+        raise UsageError(f"no tool is called {name!r}", f"Installed: {', '.join(sorted(entries))}.")
+    entry = entries[name]
+    try:
+        tool = entry.load()
+    except Exception as error:  # noqa: BLE001 - whatever a plugin raises, only this tool is lost
+        raise ValskaError(
+            f"the plugin of tool {name!r} ({entry.value}) does not load: {error}",
+            "Reinstall or remove that plugin; other tools are not affected.",
+        ) from error
+    if not isinstance(tool, Tool):
+        raise ValskaError(f"the plugin of tool {name!r} ({entry.value}) is no valska tool")
+    return tool
+
+
+def _entry_points() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
