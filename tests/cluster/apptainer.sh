@@ -1,0 +1,165 @@
+#!/usr/bin/env bash
+# Install Apptainer on a Debian machine, for root and for ordinary users.
+#
+# usage: apptainer.sh            install what is missing (quick and quiet when nothing is)
+#        apptainer.sh --check    say what is there and what is missing, change nothing
+#        apptainer.sh --help
+#
+# Debian 12 has no Apptainer package. Debian's unstable suite has one, for a newer C library. This
+# script fetches that package and the libraries it needs with an apt configuration of its own, puts
+# Apptainer where its package would put it, the libraries below /opt/apptainer-libraries, and points
+# Apptainer's two programs at them; the system's libraries and apt's configuration stay as they are.
+# An Apptainer that is already on the PATH is left alone.
+#
+# exit status: 0 all there; 1 something failed, or (--check) is missing; 3 this machine cannot be
+# set up (not Debian, or not root): nothing was changed.
+set -euo pipefail
+
+# shellcheck source=tests/cluster/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+LIBRARY_DIR=/opt/apptainer-libraries
+HELPERS=(ca-certificates squashfs-tools squashfuse uidmap fuse-overlayfs fuse2fs fakeroot patchelf)
+LIBRARY_PACKAGES=(libc6 libseccomp2 libsqlite3-0)
+CONFIGURATION=/etc/apptainer/apptainer.conf
+
+# The suite NAME of the archive this machine's own Debian packages come from, as a sources line.
+suite_line() {
+    local uri keyring=/usr/share/keyrings/debian-archive-keyring.gpg option=""
+    # shellcheck disable=SC2016  # these names are apt's
+    uri="$(apt-get indextargets --format '$(ORIGIN)|$(COMPONENT)|$(CODENAME)|$(REPO_URI)' \
+        'Created-By: Packages' |
+        awk -F'|' '$1 == "Debian" && $2 == "main" && $3 !~ /-/ { print $4; exit }')"
+    [[ -n $uri ]] || die "found no Debian archive in /etc/apt/sources.list or /etc/apt/sources.list.d"
+    [[ ! -r $keyring ]] || option="[signed-by=$keyring] "
+    echo "deb $option$uri $1 main"
+}
+
+# download DIRECTORY PACKAGE...: fetch from unstable with lists and sources of our own.
+download() {
+    local directory="$1"
+    shift
+    mkdir -p "$directory/lists/partial" "$directory/packages"
+    suite_line sid >"$directory/sources.list"
+    local -a apt=(apt-get -q
+        -o "Dir::Etc::sourcelist=$directory/sources.list" -o Dir::Etc::sourceparts=/dev/null
+        -o Dir::Etc::preferences=/dev/null -o Dir::Etc::preferencesparts=/dev/null
+        -o "Dir::State::lists=$directory/lists"
+        -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache=
+        -o Acquire::Languages=none -o APT::Sandbox::User=root)
+    "${apt[@]}" update
+    (cd "$directory/packages" && "${apt[@]}" download "$@")
+}
+
+# Unpack what was downloaded into DIRECTORY: Apptainer below apptainer/, the libraries in libraries/.
+unpack() {
+    local directory="$1" package root triplet
+    for package in "$directory"/packages/*.deb; do
+        root="$directory/other"
+        [[ $package != */apptainer_* ]] || root="$directory/apptainer"
+        dpkg-deb --extract "$package" "$root"
+    done
+    triplet="$(basename "$(dirname "$(echo "$directory"/apptainer/usr/lib/*/apptainer)")")"
+    mkdir -p "$directory/libraries"
+    find "$directory/other" -path "*/lib/$triplet/*" -name '*.so*' -not -path '*/gconv/*' \
+        -exec cp -a -t "$directory/libraries" {} +
+}
+
+# Let Apptainer's two programs start with the libraries that will be in LIBRARY_DIR.
+# An RPATH, not a RUNPATH: the latter would lose to the LD_LIBRARY_PATH Apptainer sets.
+use_own_libraries() {
+    local directory="$1" program loader
+    loader="$(find "$directory/libraries" -name 'ld-linux*.so*' -printf '%f\n' -quit)"
+    [[ -n $loader ]] || die "the C library's package holds no loader"
+    for program in "$directory"/apptainer/usr/{bin/apptainer,lib/*/apptainer/bin/starter}; do
+        patchelf --set-interpreter "$LIBRARY_DIR/$loader" "$program"
+        patchelf --force-rpath --set-rpath "$LIBRARY_DIR" "$program"
+    done
+}
+
+install_programs() {
+    local directory
+    directory="$(mktemp -d)"
+    # shellcheck disable=SC2064  # the directory's name now, not at exit
+    trap "rm -rf '$directory'" EXIT
+    download "$directory" apptainer "${LIBRARY_PACKAGES[@]}"
+    unpack "$directory"
+    use_own_libraries "$directory"
+    rm -rf "$LIBRARY_DIR"
+    cp -a "$directory/libraries" "$LIBRARY_DIR"
+    cp -a --no-target-directory --remove-destination "$directory/apptainer" /
+    mkdir -p /var/lib/apptainer/mnt/session
+    ln -sfn apptainer /usr/bin/singularity
+    rm -rf "$directory"
+}
+
+# root in a container or virtual machine often lacks some capability, and Apptainer then refuses to
+# start containers that should have them all.
+configure_root() {
+    [[ -w $CONFIGURATION ]] || return 0
+    sed -i 's/^root default capabilities = .*/root default capabilities = no/' "$CONFIGURATION"
+    ensure_subids root
+}
+
+allow_fuse() {
+    [[ -e /dev/fuse ]] || mknod /dev/fuse c 10 229 2>/dev/null || true
+    chmod 666 /dev/fuse 2>/dev/null || complain "no usable /dev/fuse: images are unpacked before each run"
+}
+
+# What is missing, one item a line.
+missing() {
+    local name user_namespaces
+    for name in apptainer singularity mksquashfs squashfuse newuidmap fuse-overlayfs fuse2fs fakeroot; do
+        command -v "$name" >/dev/null || echo "program $name"
+    done
+    for name in /etc/subuid /etc/subgid; do
+        grep -qs '^root:' "$name" || echo "a line for root in $name"
+    done
+    [[ -r /dev/fuse && -w /dev/fuse && "$(stat -c %a /dev/fuse)" == *6 ]] ||
+        echo "/dev/fuse, open to everyone"
+    user_namespaces="$(cat /proc/sys/user/max_user_namespaces 2>/dev/null || echo 0)"
+    ((user_namespaces)) || echo "user namespaces (sysctl user.max_user_namespaces)"
+    [[ "$(cat /proc/sys/kernel/unprivileged_userns_clone 2>/dev/null || echo 1)" == 1 ]] ||
+        echo "user namespaces for ordinary users (sysctl kernel.unprivileged_userns_clone)"
+}
+
+check() {
+    local gaps
+    if command -v apptainer >/dev/null; then
+        say "$(apptainer --version) at $(command -v apptainer)"
+    fi
+    gaps="$(missing)"
+    [[ -n $gaps ]] || { say "nothing is missing"; return 0; }
+    printf 'missing: %s\n' "${gaps//$'\n'/, }"
+    return 1
+}
+
+install() {
+    local reasons
+    [[ -n "$(missing)" ]] || return 0
+    reasons="$(unsupported_reasons)"
+    if [[ -n $reasons ]]; then
+        check || true
+        complain "cannot install Apptainer here: ${reasons//$'\n'/, }." \
+            "Install Apptainer 1.3 or later from your distribution, or ask the administrator."
+        return "$EXIT_UNSUPPORTED"
+    fi
+    take_lock
+    apt_install "install Apptainer's helper programs" "${HELPERS[@]}"
+    if ! command -v apptainer >/dev/null; then
+        apt_update
+        step "fetch Apptainer and its libraries" install_programs
+        say "installed $(apptainer --version)"
+    fi
+    command -v singularity >/dev/null || ln -s "$(command -v apptainer)" /usr/local/bin/singularity
+    configure_root
+    allow_fuse
+    check
+}
+
+case "${1:-install}" in
+    install) install ;;
+    --check | check) check ;;
+    --help | -h) print_help ;;
+    *) complain "unknown argument '$1'; see --help"; exit 2 ;;
+esac
