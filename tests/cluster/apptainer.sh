@@ -22,6 +22,13 @@ LIBRARY_DIR=/opt/apptainer-libraries
 HELPERS=(ca-certificates squashfs-tools squashfuse uidmap fuse-overlayfs fuse2fs fakeroot patchelf)
 LIBRARY_PACKAGES=(libc6 libseccomp2 libsqlite3-0)
 CONFIGURATION=/etc/apptainer/apptainer.conf
+CAPABILITY_FILE=/etc/apptainer/capability.json
+# As the kernel numbers them.
+CAPABILITIES=(CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP
+    LINUX_IMMUTABLE NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE
+    SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME
+    SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG
+    WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE)
 
 # The suite NAME of the archive this machine's own Debian packages come from, as a sources line.
 suite_line() {
@@ -93,12 +100,37 @@ install_programs() {
     rm -rf "$directory"
 }
 
-# root in a container or virtual machine often lacks some capability, and Apptainer then refuses to
-# start containers that should have them all.
+# The capabilities root has here, one a line.
+root_capabilities() {
+    local mask number
+    mask=$((16#$(awk '$1 == "CapPrm:" { print $2 }' /proc/self/status)))
+    for number in "${!CAPABILITIES[@]}"; do
+        ((mask >> number & 1)) && echo "CAP_${CAPABILITIES[number]}"
+    done
+    return 0
+}
+
+root_is_restricted() {
+    local last
+    last="$(cat /proc/sys/kernel/cap_last_cap 2>/dev/null || echo 40)"
+    (($(root_capabilities | wc -l) < (last < ${#CAPABILITIES[@]} ? last + 1 : ${#CAPABILITIES[@]})))
+}
+
+root_is_configured() {
+    ! root_is_restricted ||
+        { grep -qs '^root default capabilities = file' "$CONFIGURATION" && grep -qs CAP_CHOWN "$CAPABILITY_FILE"; }
+}
+
+# root in a container or virtual machine may lack some capability (often SYS_RESOURCE); Apptainer,
+# which asks for all of them, then refuses to start. It is told to ask for those root does have.
+# (Asking for none is not enough: unpacking an image needs CHOWN, for ordinary users as well.)
 configure_root() {
-    [[ -w $CONFIGURATION ]] || return 0
-    sed -i 's/^root default capabilities = .*/root default capabilities = no/' "$CONFIGURATION"
     ensure_subids root
+    ! root_is_configured || return 0
+    sed -i 's/^root default capabilities = .*/root default capabilities = file/' "$CONFIGURATION"
+    root_capabilities |
+        awk 'BEGIN { printf "{\"users\": {\"root\": [" } { printf "%s\"%s\"", (NR > 1 ? ", " : ""), $0 }
+             END { print "]}}" }' >"$CAPABILITY_FILE"
 }
 
 allow_fuse() {
@@ -115,6 +147,7 @@ missing() {
     for name in /etc/subuid /etc/subgid; do
         grep -qs '^root:' "$name" || echo "a line for root in $name"
     done
+    [[ "$(id -u)" != 0 ]] || root_is_configured || echo "a setting for root's missing capabilities"
     [[ -r /dev/fuse && -w /dev/fuse && "$(stat -c %a /dev/fuse)" == *6 ]] ||
         echo "/dev/fuse, open to everyone"
     user_namespaces="$(cat /proc/sys/user/max_user_namespaces 2>/dev/null || echo 0)"
