@@ -1,0 +1,1 @@
+"""The image definitions that valska ships, with their locks."""

@@ -1,0 +1,1 @@
+"""The JSON Schema files of everything that valska writes."""

@@ -1,0 +1,363 @@
+"""Bundling: from a resolved request to a sealed bundle, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import valska
+from valska.external_tools.core import manifest as manifests
+from valska.external_tools.core.errors import PrerequisiteError, UsageError, ValskaError
+from valska.external_tools.core.jobscript import Identity, render_script
+from valska.external_tools.core.process import Run, run
+from valska.external_tools.core.readme import render_readme
+from valska.external_tools.core.run_directory import (
+    Bundle,
+    RunDirectoryError,
+    build_run_dir,
+    ensure_run_dir,
+)
+from valska.external_tools.core.runner import RunnerKind
+from valska.external_tools.core.seal import write_seal
+from valska.external_tools.core.site import Site, write_site_env
+from valska.external_tools.core.staging import COPY_LIMIT_BYTES, StagingMode, stage_input
+from valska.external_tools.core.tool import Input, RunPlan, RunSpec, Tool, read_file
+from valska.external_tools.core.utils import (
+    fsync_directory,
+    sha256_bytes,
+    sha256_file,
+    utc_now_iso,
+    write_atomic,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class BundledImage:
+    """An image as a bundle needs it.
+
+    Parameters
+    ----------
+    path
+        Where the SIF is now.
+    sha256, size
+        Of the SIF; size in bytes.
+    facts
+        What the manifest says of it: ``definition_sha256``, ``lock_sha256``,
+        ``apptainer_version``, ``base``, ``build_arguments``.
+    files
+        File name to (role, content): definition, lock and image record, as far as known.
+    """
+
+    path: Path
+    sha256: str
+    size: int
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, tuple[str, bytes]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundleRequest:
+    """Everything that a bundle is made from, resolved.
+
+    Parameters
+    ----------
+    tool
+        The tool.
+    spec
+        What to run.
+    runner
+        How to run it.
+    image
+        The image; for the container runner.
+    site
+        What goes into ``site.env``; its image and references are filled in here.
+    output
+        The bundle's directory; below `results_root`, if not given.
+    results_root
+        Root of all results.
+    unique
+        Append the UTC time to the directory.
+    staging
+        How inputs are staged; by size, if not given.
+    copy_limit
+        Bytes above which an input is referenced by default.
+    embed_image
+        Put the SIF itself into the bundle.
+    parent
+        Bundle id of the bundle that this one reproduces.
+    """
+
+    tool: Tool
+    spec: RunSpec
+    runner: RunnerKind = RunnerKind.CONTAINER
+    image: BundledImage | None = None
+    site: Site = field(default_factory=Site)
+    output: Path | None = None
+    results_root: Path | None = None
+    unique: bool = False
+    staging: StagingMode | None = None
+    copy_limit: int = COPY_LIMIT_BYTES
+    embed_image: bool = False
+    parent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A bundle before anything is written: what a dry run shows."""
+
+    request: BundleRequest
+    inputs: tuple[Input, ...]
+    plan: RunPlan
+    path: Path
+
+
+def draft(request: BundleRequest) -> Draft:
+    """Find the inputs, make the plan and choose the place; write nothing.
+
+    Raises
+    ------
+    UsageError
+        If the configuration or an input is wrong, or no place is given.
+    PrerequisiteError
+        If the container runner has no image.
+    """
+    if request.runner is RunnerKind.CONTAINER and request.image is None:
+        raise PrerequisiteError(
+            f"no image for {request.tool.name}",
+            f"Build one with `valska build containers/{request.tool.definition}`, "
+            "or name one with --image.",
+        )
+    inputs = request.tool.discover(request.spec, read_file)
+    plan = request.tool.plan(request.spec, inputs, read_file)
+    return Draft(request, inputs, plan, _place(request, plan).absolute())
+
+
+def create(drafted: Draft, *, run: Run = run) -> Bundle:
+    """Make the bundle: in a hidden directory beside its place, then renamed.
+
+    Raises
+    ------
+    RunDirectoryError
+        If its place is taken or cannot be made.
+    UsageError
+        If an input cannot be staged or a value cannot stand in a script.
+    ValskaError
+        If it cannot be written.
+    """
+    path = drafted.path
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise _taken(path)
+    ensure_run_dir(path.parent, exist_ok=True)
+    partial = Bundle(path.with_name(f".{path.name}.{secrets.token_hex(6)}.partial"))
+    try:
+        ensure_run_dir(partial.path)
+        _fill(partial, drafted, run)
+        _rename(partial.path, path)
+    except OSError as error:
+        raise ValskaError(
+            f"cannot make {path}: {error.strerror or error}",
+            "Check the disk's free space and permissions.",
+        ) from error
+    finally:
+        shutil.rmtree(partial.path, ignore_errors=True)
+    return Bundle(path)
+
+
+def _place(request: BundleRequest, plan: RunPlan) -> Path:
+    if request.output is not None:
+        return request.output
+    if request.results_root is None:
+        raise UsageError(
+            "no place for the bundle",
+            "Name it with -o DIR, or set results_root (--results-root or the configuration).",
+        )
+    return build_run_dir(
+        request.results_root,
+        request.tool.name,
+        plan.taxonomy,
+        request.spec.run_id,
+        unique=request.unique,
+    )
+
+
+def _taken(path: Path) -> RunDirectoryError:
+    return RunDirectoryError(
+        f"{path} exists already",
+        "Choose another run id or -o DIR, or add --unique for a time stamp.",
+    )
+
+
+def _rename(partial: Path, path: Path) -> None:
+    try:
+        partial.rename(path)
+    except OSError as error:
+        if path.exists():
+            raise _taken(path) from error
+        raise
+    fsync_directory(path.parent)
+
+
+def _fill(bundle: Bundle, drafted: Draft, run: Run) -> None:
+    request, plan = drafted.request, drafted.plan
+    for directory in (bundle.config, bundle.inputs, bundle.containers):
+        directory.mkdir()
+    for directory in (bundle.records, bundle.logs, bundle.outputs):
+        directory.mkdir()
+    roles = {}
+    for name, data in plan.configs.items():
+        roles[_write(bundle, bundle.config / name, data)] = "config"
+    inputs = [
+        stage_input(item, bundle.inputs, request.staging, request.copy_limit)
+        for item in drafted.inputs
+    ]
+    roles |= {
+        entry.path: "placeholder" if entry.mode == StagingMode.REFERENCE else "input"
+        for entry in inputs
+    }
+    roles |= _write_image(bundle, request)
+    identity = Identity(
+        tool=request.tool.name,
+        run_id=request.spec.run_id,
+        bundle_id=_bundle_id(request, plan, inputs),
+        instance=secrets.token_hex(16),
+        valska_version=valska.__version__,
+    )
+    references = [entry for entry in inputs if entry.mode == StagingMode.REFERENCE]
+    for stage in plan.stages:
+        text = render_script(
+            identity,
+            stage,
+            request.spec.directives.get(stage.name, {}),
+            runner=request.runner,
+            image_sha256=request.image.sha256 if request.image else None,
+            references=[(entry.path, entry.sha256) for entry in references],
+            alone=len(plan.stages) == 1,
+        )
+        roles[_write(bundle, bundle.script(stage.name), text.encode())] = "script"
+        bundle.script(stage.name).chmod(0o777 & ~_umask())
+    readme = render_readme(identity, plan, request.runner, request.image)
+    roles[_write(bundle, bundle.readme, readme.encode())] = "readme"
+    digests = {path: sha256_file(bundle.path / path) for path in sorted(roles)}
+    manifests.write_manifest(
+        bundle.path,
+        tool=request.tool.name,
+        run_id=request.spec.run_id,
+        results_root=request.results_root,
+        recorded_run_dir=drafted.path,
+        created_utc=utc_now_iso(),
+        extra_fields={
+            "bundle_id": identity.bundle_id,
+            "instance": identity.instance,
+            "spec": {
+                "source": request.spec.source.name,
+                "taxonomy": dict(plan.taxonomy),
+                "overrides": dict(request.spec.overrides),
+            },
+            "stages": [_stage_json(request, bundle, stage) for stage in plan.stages],
+            "runner": request.runner.value,
+            "image": _image_json(request),
+            "inputs": [asdict(entry) for entry in inputs],
+            "files": [
+                {
+                    "path": path,
+                    "sha256": digests[path],
+                    "size": (bundle.path / path).stat().st_size,
+                    "role": roles[path],
+                }
+                for path in sorted(roles)
+            ],
+            "git": source_commit(run),
+            "parent": request.parent,
+            request.tool.name: dict(plan.section),
+        },
+    )
+    write_seal(bundle, digests)
+    site = replace(
+        request.site,
+        image=request.image.path if request.image else None,
+        references={entry.path: entry.source for entry in references},
+    )
+    write_site_env(bundle.site_env, site)
+
+
+def _write(bundle: Bundle, path: Path, data: bytes) -> str:
+    if not path.resolve().is_relative_to(bundle.path.resolve()):
+        raise UsageError(f"{path.name!r} leads out of the bundle")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path.relative_to(bundle.path).as_posix()
+
+
+def _write_image(bundle: Bundle, request: BundleRequest) -> dict[str, str]:
+    image = request.image
+    if request.runner is not RunnerKind.CONTAINER or image is None:
+        return {}
+    roles = {
+        _write(bundle, bundle.containers / name, data): role
+        for name, (role, data) in image.files.items()
+    }
+    if request.embed_image:
+        embedded = bundle.path / _embedded_path(request)
+        item = Input("image", image.path, embedded.name)
+        entry = stage_input(item, bundle.containers, StagingMode.COPY)
+        if entry.sha256 != image.sha256:
+            raise ValskaError(f"{image.path} is not the image {image.sha256[:12]}…", "Rebuild it.")
+        roles[entry.path] = "image"
+    return roles
+
+
+def _embedded_path(request: BundleRequest) -> str:
+    return f"containers/{request.tool.name}.sif"
+
+
+def _bundle_id(
+    request: BundleRequest, plan: RunPlan, inputs: list[manifests.InputEntry]
+) -> str:
+    return manifests.bundle_id(
+        request.tool.name,
+        plan.configs,
+        plan.stages,
+        {entry.name: entry.sha256 for entry in inputs},
+        request.image.sha256 if request.image else None,
+    )
+
+
+def _stage_json(request: BundleRequest, bundle: Bundle, stage: manifests.Stage) -> dict[str, Any]:
+    return {
+        **{name: list(v) if isinstance(v, tuple) else v for name, v in asdict(stage).items()},
+        "directives": dict(request.spec.directives.get(stage.name, {})),
+        "script": bundle.script(stage.name).name,
+    }
+
+
+def _image_json(request: BundleRequest) -> dict[str, Any] | None:
+    image = request.image
+    if image is None:
+        return None
+    embedded = _embedded_path(request) if request.embed_image else None
+    return {"sha256": image.sha256, "size": image.size, "embedded": embedded, **image.facts}
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def source_commit(run: Run = run) -> dict[str, Any] | None:
+    """Return commit and dirtiness of the checkout that valska runs from, or None."""
+    root = Path(valska.__file__).parents[2]
+    if not (root / ".git").exists() or shutil.which("git") is None:
+        return None
+    head = run(["git", "-C", os.fspath(root), "rev-parse", "HEAD"], timeout=30)
+    if head.returncode != 0:
+        return None
+    status = run(
+        ["git", "-C", os.fspath(root), "status", "--porcelain", "--untracked-files=no"], timeout=30
+    )
+    return {"commit": head.stdout.strip(), "dirty": bool(status.stdout.strip())}

@@ -1,0 +1,44 @@
+# --- The container runner ------------------------------------------------------------------------
+
+prepare_runner() {
+    local name
+    site_setup
+    command -v "$apptainer" >/dev/null ||
+        refuse 3 "no $apptainer on $HOSTNAME; load it in the configuration's setup lines, or set VALSKA_APPTAINER in site.env"
+    [[ -r $image ]] ||
+        refuse 3 "the image is not at '$image'; set VALSKA_IMAGE, or rebuild it with valska build"
+    check_image
+    # A user's APPTAINER_BIND or APPTAINERENV_PYTHONPATH would get through --containall and --cleanenv.
+    for name in "${!APPTAINER@}" "${!SINGULARITY@}"; do
+        case $name in
+            APPTAINER_CACHEDIR | APPTAINER_TMPDIR | APPTAINER_CONFIGDIR) ;;
+            *) unset "$name" ;;
+        esac
+    done
+    working_directory=$bundle
+}
+
+# Array tasks trust the store's receipt while size, time and inode are the same; all others hash.
+check_image() {
+    if [[ -n $task && -r $image.receipt && $(<"$image.receipt") == "$image_sha256 $(stat -Lc '%s %Y %i' -- "$image")" ]]; then
+        image_checked=receipt
+        return
+    fi
+    run_child sha256_into "$scratch/digest" "$image"
+    stop_if_signalled
+    [[ $(<"$scratch/digest") == "$image_sha256" ]] ||
+        refuse 5 "the image $image is not the manifest's: its sha256 is $(<"$scratch/digest"), not $image_sha256"
+    image_checked=hash
+}
+
+# mount_of SOURCE DESTINATION [ro]: in Apptainer's CSV syntax, which takes commas and colons in names.
+mount_of() {
+    printf 'type=bind,"source=%s","destination=%s"%s' "${1//\"/\"\"}" "$2" "${3:+,$3}"
+}
+
+runner_version() {
+    version=$("$apptainer" --version 2>/dev/null)
+    version=${version##* }
+}
+
+return_outputs() { :; }

@@ -1,0 +1,199 @@
+"""The sbatch script of a stage: rendered from a plan, readable before it runs."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+from valska.external_tools.core.errors import UsageError
+from valska.external_tools.core.runner import SRUN_ENVIRONMENT, RunnerKind, render_runner
+from valska.external_tools.core.tool import Launch, Stage
+
+GRACE_SECONDS = 60
+"""How long before the time limit Slurm asks the job to stop."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_STAGE = re.compile(r"[a-z][a-z0-9_]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a script has to know of the bundle that it belongs to."""
+
+    tool: str
+    run_id: str
+    bundle_id: str
+    instance: str
+    valska_version: str
+
+
+def render_script(
+    identity: Identity,
+    stage: Stage,
+    directives: Mapping[str, str],
+    *,
+    runner: RunnerKind,
+    image_sha256: str | None = None,
+    references: Iterable[tuple[str, str]] = (),
+    alone: bool = True,
+) -> str:
+    """Return the job script of a stage.
+
+    Parameters
+    ----------
+    identity
+        Of the bundle.
+    stage
+        What to run.
+    directives
+        Option of sbatch, without dashes, to value; an empty value is a flag.
+    runner
+        How to run it.
+    image_sha256
+        Digest that the image must have; for the container runner.
+    references
+        Pairs of place in the bundle and SHA-256 of inputs that lie outside.
+    alone
+        Whether it is the bundle's only stage: then all of ``outputs/`` is its own.
+
+    Raises
+    ------
+    UsageError
+        If a value holds a control character or is not text.
+    """
+    if not _STAGE.fullmatch(stage.name):
+        raise UsageError(f"stage name {stage.name!r} is not usable", "Use a-z, 0-9 and _.")
+    environment = dict(stage.env)
+    if stage.launch is Launch.SRUN and stage.ranks > 1:
+        environment |= SRUN_ENVIRONMENT
+    return "\n".join(
+        [
+            "#!/bin/bash",
+            *_directive_lines(identity, stage, directives),
+            "",
+            *_head(identity, stage),
+            "",
+            *_constants(identity, stage, runner, image_sha256, environment, references, alone),
+            "",
+            render_runner(runner, stage),
+            _common(),
+        ]
+    )
+
+
+def quote_directive(value: str) -> str:
+    r"""Quote a value for an ``#SBATCH`` line.
+
+    sbatch splits such a line itself: white space separates, quotes group, ``#`` starts a
+    comment, and a backslash takes the next character as it is, inside quotes too.
+
+    Raises
+    ------
+    UsageError
+        If the value holds a control character.
+    """
+    checked_text(value, "directive value")
+    if value and not re.search(r"[\s\"'\\#]", value):
+        return value
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def checked_text(value: str, what: str) -> str:
+    """Return a value that may stand in a script on one line.
+
+    Raises
+    ------
+    UsageError
+        If it holds a newline or another control character, or is not UTF-8.
+    """
+    if _CONTROL.search(value):
+        raise UsageError(f"{what} {value!r} holds a control character", "Write it on one line.")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{what} {value!r} is not UTF-8", "Rename it.") from error
+    return value
+
+
+def _directive_lines(
+    identity: Identity, stage: Stage, directives: Mapping[str, str]
+) -> list[str]:
+    own = {
+        "job-name": f"{identity.tool}-{stage.name}",
+        "output": "logs/%x-%j.log",
+        "open-mode": "append",
+        "no-requeue": "",
+        "signal": f"B:TERM@{GRACE_SECONDS}",
+    }
+    lines = []
+    for name, value in {**own, **directives}.items():
+        if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
+            raise UsageError(f"{name!r} is not an option of sbatch", "Name it without dashes.")
+        lines.append(f"#SBATCH --{name}" + (f"={quote_directive(value)}" if value else ""))
+    return lines
+
+
+def _head(identity: Identity, stage: Stage) -> list[str]:
+    return [
+        f"# Stage {stage.name} of {identity.tool} run {identity.run_id}, made by valska "
+        f"{identity.valska_version}.",
+        f"# In the bundle's directory:  sbatch submit_{stage.name}.sh   "
+        f"or   bash submit_{stage.name}.sh",
+        f"# See the command, run nothing:  bash submit_{stage.name}.sh --show",
+        "# What this job runs is said here; how it checks and records follows below.",
+        "# shellcheck disable=SC2034,SC2317",
+    ]
+
+
+def _constants(
+    identity: Identity,
+    stage: Stage,
+    runner: RunnerKind,
+    image_sha256: str | None,
+    environment: Mapping[str, str],
+    references: Iterable[tuple[str, str]],
+    alone: bool,
+) -> list[str]:
+    for name in environment:
+        if not _VARIABLE.fullmatch(name):
+            raise UsageError(f"{name!r} is not usable as the name of an environment variable")
+    lines = [
+        _array("payload", stage.argv),
+        _array("environment", [f"{name}={value}" for name, value in environment.items()]),
+        f"ranks={stage.ranks}",
+        _array("probe", stage.probe),
+        _array("declared", stage.outputs),
+        _array("owned", (".",) if alone else stage.outputs),
+        _array("references", [word for pair in references for word in pair]),
+        f"gpus={'yes' if stage.gpus else 'no'}",
+        f"image_sha256={image_sha256 or ''}",
+        f"runner={runner.value}",
+        f"stage={stage.name}",
+        f"script=submit_{stage.name}.sh",
+        f"bundle_id={identity.bundle_id}",
+        f"instance={identity.instance}",
+        f"valska_version={shlex.quote(checked_text(identity.valska_version, 'version'))}",
+    ]
+    return [f"readonly {line}" for line in lines]
+
+
+def _array(name: str, values: Iterable[str]) -> str:
+    words = " ".join(shlex.quote(_checked_argument(value)) for value in values)
+    return f"{name}=({words})"
+
+
+def _checked_argument(value: str) -> str:
+    if "\x00" in value:
+        raise UsageError("an argument holds a null character")
+    value.encode()
+    return value
+
+
+@cache
+def _common() -> str:
+    return files(__package__).joinpath("job.sh").read_text(encoding="utf-8")

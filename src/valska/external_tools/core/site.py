@@ -1,0 +1,109 @@
+"""What depends on the site and not on the run: the image's place, Apptainer, set-up lines, binds."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from valska.external_tools.core.errors import ConfigError
+from valska.external_tools.core.runner import CondaRunner
+from valska.external_tools.core.utils import write_atomic
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What a job has to know of the site that it runs at.
+
+    Parameters
+    ----------
+    image
+        Where the image is.
+    apptainer
+        Program to call.
+    setup
+        Shell lines to run first (``module load …``).
+    binds
+        Further binds, ``source[:destination[:ro]]``.
+    scratch
+        Where each job makes its scratch directory; ``$TMPDIR`` or ``/tmp``, if not given.
+    conda
+        The environment, for the conda runner.
+    srun_mpi
+        Type for ``srun --mpi``, where a stage is launched by srun.
+    references
+        Place in the bundle to real path, of referenced inputs.
+    """
+
+    image: Path | None = None
+    apptainer: str = "apptainer"
+    setup: tuple[str, ...] = ()
+    binds: tuple[str, ...] = ()
+    scratch: Path | None = None
+    conda: CondaRunner | None = None
+    srun_mpi: str | None = None
+    references: Mapping[str, str] = field(default_factory=dict)
+
+
+def render_site_env(site: Site) -> str:
+    """Return the text of ``site.env``, which the job script sources.
+
+    Raises
+    ------
+    ConfigError
+        If a bind or a set-up line is not usable.
+    """
+    mounts = " ".join(shlex.quote(mount_spec(bind)) for bind in site.binds)
+    references = " ".join(
+        f"[{shlex.quote(place)}]={shlex.quote(path)}" for place, path in site.references.items()
+    )
+    lines = [
+        "# What depends on this site. Not sealed: valska submit writes it anew; edit it by hand",
+        "# where valska is not installed.",
+        f"VALSKA_IMAGE={_quote(site.image)}",
+        f"VALSKA_APPTAINER={_quote(site.apptainer)}",
+        f"VALSKA_SCRATCH={_quote(site.scratch)}",
+        f"VALSKA_SRUN_MPI={_quote(site.srun_mpi)}",
+        f"VALSKA_MOUNTS=({mounts})",
+        f"VALSKA_REFERENCES=({references})",
+        *_function("site_setup", site.setup),
+    ]
+    if site.conda:
+        lines += _function("site_activate", site.conda.activation_commands())
+    return "\n".join(lines) + "\n"
+
+
+def write_site_env(path: Path, site: Site) -> None:
+    """Write ``site.env``, whole or not at all."""
+    write_atomic(path, render_site_env(site).encode())
+
+
+def mount_spec(bind: str) -> str:
+    """Turn ``source[:destination[:ro]]`` into a specification for ``apptainer exec --mount``.
+
+    Raises
+    ------
+    ConfigError
+        If it has another form or its source is not absolute.
+    """
+    source, _, rest = bind.partition(":")
+    destination, _, mode = rest.partition(":")
+    if not source.startswith("/") or mode not in ("", "ro", "rw") or '"' in bind:
+        raise ConfigError(
+            f"bind {bind!r} is not usable", "Write source[:destination[:ro]], absolute paths."
+        )
+    fields = ["type=bind", f'"source={source}"', f'"destination={destination or source}"']
+    return ",".join([*fields, "ro"] if mode == "ro" else fields)
+
+
+def _quote(value: Path | str | None) -> str:
+    return shlex.quote("" if value is None else os.fspath(value))
+
+
+def _function(name: str, lines: tuple[str, ...] | list[str]) -> list[str]:
+    for line in lines:
+        if "\n" in line or "\0" in line:
+            raise ConfigError(f"set-up line {line!r} is more than one line", "Split it.")
+    return [f"{name}() {{", *[f"    {line}" for line in lines or [":"]], "}"]
