@@ -43,7 +43,9 @@ class Settings:
     ca_bundle
         Certificates that image builds trust.
     scratch
-        Directory for temporary files of jobs; the compute node expands it.
+        Directory for temporary files of jobs, on the compute node.
+    srun_mpi
+        Type for ``srun --mpi``, for stages that srun launches.
     scheduler
         ``slurm`` or ``local``; None: Slurm where sbatch is.
     file
@@ -64,7 +66,8 @@ class Settings:
     binds: tuple[str, ...] = ()
     build_binds: tuple[str, ...] = ()
     ca_bundle: Path | None = None
-    scratch: str | None = None
+    scratch: Path | None = None
+    srun_mpi: str | None = None
     scheduler: str | None = None
     file: Path | None = None
     origins: Mapping[str, str] = field(default_factory=dict)
@@ -300,6 +303,7 @@ _CONVERT: dict[str, Convert] = {
     "results_root": _path,
     "images": _path,
     "ca_bundle": _path,
+    "scratch": _path,
     "conda_sh": _path,
     "image": _program,
     "apptainer": _program,

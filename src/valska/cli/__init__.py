@@ -1,0 +1,100 @@
+"""The command line. A verb parses, calls one function of the core, and prints."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import MutableMapping, Sequence
+from importlib import import_module
+from typing import Any
+
+import click
+
+from valska.cli.state import State, add_global_options
+
+_VERBS = {
+    "bundle": "Make a run's bundle: everything it needs, sealed, in one directory.",
+    "submit": "Send a bundle's stages to Slurm, or run them here.",
+    "status": "Say what the scheduler and the jobs' own records know of a bundle.",
+    "cancel": "End a bundle's jobs, giving them time to write their records.",
+    "verify": "Check every file of a bundle against its manifest.",
+    "show": "Print what a bundle will run, down to the exact command.",
+    "build": "Build a container image from its pinned definition.",
+    "templates": "List, print or copy the templates of the tools.",
+    "tools": "List the tools that valska can run.",
+    "config": "Print the settings that hold here, and where each is from.",
+    "doctor": "Check what this machine has, and say what to do about the rest.",
+    "completion": "Print the code that completes valska's commands in a shell.",
+}
+
+
+class Verbs(click.Group):
+    """The group of all verbs. A verb's module is imported when it is used, not before."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all verbs in the order in which a user meets them."""
+        return list(_VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a verb."""
+        if cmd_name not in _VERBS:
+            return None
+        command: click.Command = import_module(f"valska.cli.{cmd_name}").command
+        return add_global_options(command)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a verb; for a typing error, say which is meant."""
+        if args and args[0] not in _VERBS and not args[0].startswith("-"):
+            from valska.external_tools.core.suggest import did_you_mean
+
+            hint = did_you_mean(args[0], _VERBS)
+            message = f"No such command {args[0]!r}." + (f" {hint}" if hint else "")
+            raise click.UsageError(message, ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of verbs without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_VERBS.items()))
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run a command line, and leave with its exit code."""
+        options: MutableMapping[str, Any] = {"obj": State(), **extra}
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, False, **options)
+        from valska.cli.errors import guarded
+
+        def run() -> Any:
+            return super(Verbs, self).main(args, prog_name, complete_var, False, **options)
+
+        sys.exit(guarded(run, options["obj"]))
+
+
+@click.group(
+    cls=Verbs,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    no_args_is_help=True,
+)
+def main() -> None:
+    """Make, run and prove reproducible science runs on HPC clusters.
+
+    A run is one bundle: a directory that describes itself and runs by itself.
+
+    \b
+      valska bundle pyuvsim obs.yaml -o bundle    resolve, stage, render, seal
+      valska submit bundle                        to Slurm, or to this machine
+      valska status bundle                        what happened
+      valska verify bundle                        is it still what was made?
+    """  # noqa: D301
+
+
+add_global_options(main)

@@ -1,0 +1,94 @@
+"""The one place where errors become a message, a hint and an exit code."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from valska.cli.state import State, color
+from valska.external_tools.core.errors import ValskaError
+
+INTERRUPTED = 130
+GENERAL = 1
+
+_FULL = "Free some space, or choose another directory."
+_HINTS = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EACCES: "Check the permissions, or choose another directory.",
+    errno.EPERM: "Check the permissions, or choose another directory.",
+    errno.EROFS: "Choose a directory on a file system that can be written.",
+    errno.EMFILE: "Raise the limit of open files (`ulimit -n`).",
+    errno.ESTALE: "A network file system went away; try again.",
+}
+
+
+def guarded(run: Callable[[], Any], state: State) -> int:
+    """Run a command line and return its exit code, telling every error in one shape.
+
+    Parameters
+    ----------
+    run
+        Runs the command line without click's own handling of errors.
+    state
+        The global options, as far as they have been read when something fails.
+    """
+    try:
+        code = run()
+    except Exception as error:  # noqa: BLE001 - nothing may reach the user as a bare traceback
+        return _tell(error, state)
+    return code if isinstance(code, int) else 0
+
+
+def _tell(error: Exception, state: State) -> int:
+    if state.debug:
+        import traceback
+
+        click.echo(traceback.format_exc(), err=True, nl=False)
+    if isinstance(error, click.Abort):
+        click.echo("Interrupted.", err=True)
+        return INTERRUPTED
+    message, hint, code = _describe(error)
+    click.echo(f"{_label('Error:', 'red')} {message}", err=True, color=color())
+    if hint:
+        click.echo(f"{_label('Hint:', 'cyan')} {hint}", err=True, color=color())
+    return code
+
+
+def _label(text: str, colour: str) -> str:
+    return click.style(text, fg=colour, bold=True)
+
+
+def _describe(error: Exception) -> tuple[str, str | None, int]:
+    if isinstance(error, ValskaError):
+        return _one_line(error.message), error.hint, error.exit_code
+    if isinstance(error, click.ClickException):
+        return _one_line(error.format_message()), _usage_hint(error), error.exit_code
+    if isinstance(error, OSError) and error.strerror:
+        return _system(error), _HINTS.get(error.errno or 0), GENERAL
+    return (
+        f"valska failed unexpectedly: {type(error).__name__}: {_one_line(str(error))}",
+        "This is a fault in valska. Run the command again with --debug, and report what it prints.",
+        GENERAL,
+    )
+
+
+def _system(error: OSError) -> str:
+    places = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    reason = (error.strerror or "").lower()
+    return _one_line(f"{' to '.join(places)}: {reason}" if places else reason)
+
+
+def _usage_hint(error: click.ClickException) -> str | None:
+    if not isinstance(error, click.UsageError) or error.ctx is None:
+        return None
+    return f"See `{error.ctx.command_path} --help`."
+
+
+def _one_line(text: str) -> str:
+    return " ".join(
+        "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text).split("\n")
+    )

@@ -1,0 +1,97 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+bundle_argument = click.argument(
+    "bundle", type=click.Path(path_type=Path, file_okay=False), metavar="BUNDLE"
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+dry_run_option = click.option(
+    "--dry-run", is_flag=True, help="Say what would be done, and do nothing."
+)
+slurm_option = click.option(
+    "--slurm",
+    "directives",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Slurm directive; `KEY` is a flag, `KEY=` leaves a directive out. Repeatable.",
+)
+
+
+def stages_option(help_text: str) -> Callable[[Function], Function]:
+    """Return the option that picks stages, completed from the bundle on the command line."""
+    return click.option(
+        "--stage",
+        "stages",
+        multiple=True,
+        metavar="STAGE",
+        help=f"{help_text} Repeatable.",
+        shell_complete=_complete_stages,
+    )
+
+
+def parse_directives(pairs: tuple[str, ...]) -> dict[str, str | None]:
+    """Read the values of ``--slurm``.
+
+    Raises
+    ------
+    UsageError
+        If a directive is unknown, is not the user's to set, or comes twice.
+    """
+    from valska.external_tools.core.directives import parse_directive
+    from valska.external_tools.core.errors import UsageError
+
+    found: dict[str, str | None] = {}
+    for pair in pairs:
+        name, value = parse_directive(pair)
+        if name in found:
+            raise UsageError(f"--slurm {name} is given twice", "Keep one of them.")
+        found[name] = value
+    return found
+
+
+def parse_pairs(pairs: tuple[str, ...], option: str) -> dict[str, str]:
+    """Read the values of an option of the form ``KEY=VALUE``.
+
+    Raises
+    ------
+    UsageError
+        If one has no ``=`` or no key, or a key comes twice.
+    """
+    from valska.external_tools.core.errors import UsageError
+
+    found: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not name or not equals:
+            raise UsageError(f"{option} {pair!r} is not of the form KEY=VALUE")
+        if name in found:
+            raise UsageError(f"{option} {name} is given twice", "Keep one of them.")
+        found[name] = value
+    return found
+
+
+def complete_tools(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Complete the name of a tool."""
+    from valska.external_tools.core.tool import tool_names
+
+    return [name for name in tool_names() if name.startswith(incomplete)]
+
+
+def _complete_stages(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    from valska.external_tools.core.errors import ValskaError
+    from valska.external_tools.core.manifest import load_manifest
+
+    try:
+        stages = load_manifest(Path(ctx.params["bundle"]))["stages"]
+    except (ValskaError, KeyError, TypeError):
+        return []
+    return [stage["name"] for stage in stages if stage["name"].startswith(incomplete)]

@@ -1,0 +1,86 @@
+"""``valska templates``: configuration files to start from."""
+
+from __future__ import annotations
+
+import shutil
+from itertools import takewhile
+from pathlib import Path
+
+import click
+
+from valska.cli.options import complete_tools, json_option
+from valska.cli.output import note, result, result_json, table
+from valska.external_tools.core.errors import UsageError
+from valska.external_tools.core.templates import get_template_path, list_templates
+from valska.external_tools.core.tool import RunSpec, Tool, load_tool, read_file, tool_names
+
+
+@click.command("templates")
+@click.argument("tool", required=False, shell_complete=complete_tools)
+@click.option("--show", metavar="NAME", help="Print a template.")
+@click.option(
+    "--copy",
+    type=(str, click.Path(path_type=Path, file_okay=False)),
+    metavar="NAME DIR",
+    help="Copy a template, and the files that it names, into a directory.",
+)
+@json_option
+def command(
+    tool: str | None, show: str | None, copy: tuple[str, Path] | None, as_json: bool
+) -> None:
+    """List, print or copy the templates of TOOL, or list those of every tool."""
+    if tool is None:
+        if show or copy:
+            raise UsageError(
+                "--show and --copy need the name of a tool", "valska tools lists them."
+            )
+        _list(tool_names(), as_json)
+        return
+    if show and copy:
+        raise UsageError("--show and --copy do not go together", "Give one of them.")
+    loaded = load_tool(tool)
+    if show:
+        result(get_template_path(loaded.templates_dir, show).read_text(encoding="utf-8").rstrip())
+    elif copy:
+        _copy(loaded, *copy)
+    else:
+        _list((tool,), as_json)
+
+
+def _list(tools: tuple[str, ...], as_json: bool) -> None:
+    found = {name: list_templates(load_tool(name).templates_dir) for name in tools}
+    if as_json:
+        result_json(found)
+        return
+    rows = [
+        (tool, name, _summary(get_template_path(load_tool(tool).templates_dir, name)))
+        for tool, names in found.items()
+        for name in names
+    ]
+    result(table(rows))
+
+
+def _summary(template: Path) -> str:
+    lines = template.read_text(encoding="utf-8").splitlines()
+    comment = takewhile(lambda line: line.startswith("#"), lines)
+    text = " ".join(line.lstrip("#").strip() for line in comment)
+    return text.partition(". ")[0].rstrip(".")
+
+
+def _copy(tool: Tool, name: str, directory: Path) -> None:
+    template = get_template_path(tool.templates_dir, name)
+    spec = RunSpec(tool=tool.name, run_id="copy", source=template)
+    sources = [template, *(item.source for item in tool.discover(spec, read_file))]
+    targets = {source: directory / _place(source, tool.templates_dir) for source in sources}
+    taken = [str(target) for target in targets.values() if target.exists()]
+    if taken:
+        raise UsageError(f"{', '.join(taken)} exists already", "Choose another directory.")
+    for source, target in targets.items():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+        note(f"copied {target}")
+    result(str(targets[template]))
+
+
+def _place(source: Path, root: Path) -> Path:
+    return source.relative_to(root) if source.is_relative_to(root) else Path(source.name)
