@@ -13,7 +13,7 @@ from typing import Any
 import valska
 from valska.external_tools.core import manifest as manifests
 from valska.external_tools.core.errors import PrerequisiteError, UsageError, ValskaError
-from valska.external_tools.core.jobscript import Identity, render_script
+from valska.external_tools.core.jobscript import Identity, all_directives, render_script
 from valska.external_tools.core.process import Run, run
 from valska.external_tools.core.readme import render_readme
 from valska.external_tools.core.run_directory import (
@@ -26,13 +26,11 @@ from valska.external_tools.core.runner import RunnerKind
 from valska.external_tools.core.seal import write_seal
 from valska.external_tools.core.site import Site, write_site_env
 from valska.external_tools.core.staging import COPY_LIMIT_BYTES, StagingMode, stage_input
-from valska.external_tools.core.tool import Input, RunPlan, RunSpec, Tool, read_file
+from valska.external_tools.core.tool import Input, RunPlan, RunSpec, Stage, Tool, read_file
 from valska.external_tools.core.utils import (
     fsync_directory,
-    sha256_bytes,
     sha256_file,
     utc_now_iso,
-    write_atomic,
 )
 
 
@@ -232,15 +230,15 @@ def _fill(bundle: Bundle, drafted: Draft, run: Run) -> None:
         text = render_script(
             identity,
             stage,
-            request.spec.directives.get(stage.name, {}),
+            _directives(request, stage),
             runner=request.runner,
-            image_sha256=request.image.sha256 if request.image else None,
+            image_sha256=_image_sha256(request),
             references=[(entry.path, entry.sha256) for entry in references],
             alone=len(plan.stages) == 1,
         )
         roles[_write(bundle, bundle.script(stage.name), text.encode())] = "script"
         bundle.script(stage.name).chmod(0o777 & ~_umask())
-    readme = render_readme(identity, plan, request.runner, request.image)
+    readme = render_readme(identity, plan, request.runner, _image_sha256(request))
     roles[_write(bundle, bundle.readme, readme.encode())] = "readme"
     digests = {path: sha256_file(bundle.path / path) for path in sorted(roles)}
     manifests.write_manifest(
@@ -315,24 +313,30 @@ def _embedded_path(request: BundleRequest) -> str:
     return f"containers/{request.tool.name}.sif"
 
 
-def _bundle_id(
-    request: BundleRequest, plan: RunPlan, inputs: list[manifests.InputEntry]
-) -> str:
+def _bundle_id(request: BundleRequest, plan: RunPlan, inputs: list[manifests.InputEntry]) -> str:
     return manifests.bundle_id(
         request.tool.name,
         plan.configs,
         plan.stages,
         {entry.name: entry.sha256 for entry in inputs},
-        request.image.sha256 if request.image else None,
+        _image_sha256(request),
     )
 
 
-def _stage_json(request: BundleRequest, bundle: Bundle, stage: manifests.Stage) -> dict[str, Any]:
+def _image_sha256(request: BundleRequest) -> str | None:
+    return request.image.sha256 if request.image else None
+
+
+def _stage_json(request: BundleRequest, bundle: Bundle, stage: Stage) -> dict[str, Any]:
     return {
         **{name: list(v) if isinstance(v, tuple) else v for name, v in asdict(stage).items()},
-        "directives": dict(request.spec.directives.get(stage.name, {})),
+        "directives": _directives(request, stage),
         "script": bundle.script(stage.name).name,
     }
+
+
+def _directives(request: BundleRequest, stage: Stage) -> dict[str, str]:
+    return all_directives(request.tool.name, stage, request.spec.directives.get(stage.name, {}))
 
 
 def _image_json(request: BundleRequest) -> dict[str, Any] | None:

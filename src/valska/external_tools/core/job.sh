@@ -338,7 +338,6 @@ check_not_running() {
         [[ -r $path && $path != "records/$stage-$job_id"* ]] || continue
         other=${path#records/"$stage"-} other=${other%-r*.json}
         if record_says_running "$path" && is_alive "$other"; then
-            record=records/$stage-$job_id-refused-r$restart.json
             refuse 3 "stage $stage is running already, as job $other"
         fi
     done

@@ -7,6 +7,8 @@ prepare_runner() {
         refuse 3 "no $apptainer on $HOSTNAME; load it in the configuration's setup lines, or set VALSKA_APPTAINER in site.env"
     [[ -r $image ]] ||
         refuse 3 "the image is not at '$image'; set VALSKA_IMAGE, or rebuild it with valska build"
+    "$apptainer" --version >"$scratch/version" 2>/dev/null &
+    version_query=$!
     check_image
     # A user's APPTAINER_BIND or APPTAINERENV_PYTHONPATH would get through --containall and --cleanenv.
     for name in "${!APPTAINER@}" "${!SINGULARITY@}"; do
@@ -21,14 +23,14 @@ prepare_runner() {
 # Array tasks trust the store's receipt while size, time and inode are the same; all others hash.
 check_image() {
     if [[ -n $task && -r $image.receipt && $(<"$image.receipt") == "$image_sha256 $(stat -Lc '%s %Y %i' -- "$image")" ]]; then
-        image_checked=receipt
+        image_checked='receipt'
         return
     fi
     run_child sha256_into "$scratch/digest" "$image"
     stop_if_signalled
     [[ $(<"$scratch/digest") == "$image_sha256" ]] ||
         refuse 5 "the image $image is not the manifest's: its sha256 is $(<"$scratch/digest"), not $image_sha256"
-    image_checked=hash
+    image_checked='hash'
 }
 
 # mount_of SOURCE DESTINATION [ro]: in Apptainer's CSV syntax, which takes commas and colons in names.
@@ -37,7 +39,8 @@ mount_of() {
 }
 
 runner_version() {
-    version=$("$apptainer" --version 2>/dev/null)
+    wait "$version_query"
+    version=$(<"$scratch/version")
     version=${version##* }
 }
 

@@ -11,10 +11,11 @@ from importlib.resources import files
 
 from valska.external_tools.core.errors import UsageError
 from valska.external_tools.core.runner import SRUN_ENVIRONMENT, RunnerKind, render_runner
+from valska.external_tools.core.scheduler import parse_time
 from valska.external_tools.core.tool import Launch, Stage
 
 GRACE_SECONDS = 60
-"""How long before the time limit Slurm asks the job to stop."""
+"""How long before the time limit a job is asked to stop; a tenth of a shorter limit."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -30,6 +31,30 @@ class Identity:
     bundle_id: str
     instance: str
     valska_version: str
+
+
+def all_directives(tool: str, stage: Stage, directives: Mapping[str, str]) -> dict[str, str]:
+    """Return the directives of a stage's script: valska's own, then the user's.
+
+    Parameters
+    ----------
+    tool
+        Name of the tool.
+    stage
+        The stage.
+    directives
+        The user's: option of sbatch, without dashes, to value; an empty value is a flag.
+    """
+    limit = parse_time(directives.get("time", ""))
+    grace = GRACE_SECONDS if limit is None else min(GRACE_SECONDS, max(limit // 10, 5))
+    return {
+        "job-name": f"{tool}-{stage.name}",
+        "output": "logs/%x-%j.log",
+        "open-mode": "append",
+        "no-requeue": "",
+        "signal": f"B:TERM@{grace}",
+        **directives,
+    }
 
 
 def render_script(
@@ -51,7 +76,7 @@ def render_script(
     stage
         What to run.
     directives
-        Option of sbatch, without dashes, to value; an empty value is a flag.
+        All that stand in the script, see `all_directives`.
     runner
         How to run it.
     image_sha256
@@ -74,7 +99,7 @@ def render_script(
     return "\n".join(
         [
             "#!/bin/bash",
-            *_directive_lines(identity, stage, directives),
+            *_directive_lines(directives),
             "",
             *_head(identity, stage),
             "",
@@ -120,18 +145,9 @@ def checked_text(value: str, what: str) -> str:
     return value
 
 
-def _directive_lines(
-    identity: Identity, stage: Stage, directives: Mapping[str, str]
-) -> list[str]:
-    own = {
-        "job-name": f"{identity.tool}-{stage.name}",
-        "output": "logs/%x-%j.log",
-        "open-mode": "append",
-        "no-requeue": "",
-        "signal": f"B:TERM@{GRACE_SECONDS}",
-    }
+def _directive_lines(directives: Mapping[str, str]) -> list[str]:
     lines = []
-    for name, value in {**own, **directives}.items():
+    for name, value in directives.items():
         if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
             raise UsageError(f"{name!r} is not an option of sbatch", "Name it without dashes.")
         lines.append(f"#SBATCH --{name}" + (f"={quote_directive(value)}" if value else ""))

@@ -146,8 +146,7 @@ def bundle_id(
                 "tool": tool,
                 "configs": {name: sha256_bytes(data) for name, data in configs.items()},
                 "stages": {
-                    stage.name: {"argv": list(stage.argv), "ranks": stage.ranks}
-                    for stage in stages
+                    stage.name: {"argv": list(stage.argv), "ranks": stage.ranks} for stage in stages
                 },
                 "inputs": dict(inputs),
                 "software": software,

@@ -137,7 +137,9 @@ def render_runner(kind: RunnerKind, stage: Stage) -> str:
     """
     if kind is RunnerKind.CONTAINER:
         return _compose_container(stage) + "\n" + _part("job_container.sh")
-    return _compose_host(stage) + "\n" + _activation(kind) + "\n" + _part("job_host.sh")
+    return (
+        _compose_uncontained(stage) + "\n" + _part(f"job_{kind}.sh") + _part("job_uncontained.sh")
+    )
 
 
 @cache
@@ -162,7 +164,7 @@ def _compose_container(stage: Stage) -> str:
     return f"""\
 # compose [ARGV...]: the command, from the outside in. ARGV stands in for the payload.
 compose() {{
-    local argv=("$@") variables=("${{environment[@]/#/APPTAINERENV_}}") name i
+    local argv=("$@") variables=("${{environment[@]/#/APPTAINERENV_}}") name source i
     (($#)) || argv=("${{payload[@]}}")
 {_mpiexec(stage)}    for name in {passed}; do
         if [[ -n ${{!name:-}} ]]; then variables+=("APPTAINERENV_$name=${{!name}}"); fi
@@ -174,7 +176,8 @@ compose() {{
     )
     for ((i = 0; i < ${{#references[@]}}; i += 2)); do
         name=${{references[i]}}
-        command+=(--mount "$(mount_of "${{VALSKA_REFERENCES[$name]:-}}" "{CONTAINER_ROOT}/$name" ro)")
+        source=${{VALSKA_REFERENCES[$name]:-}}
+        command+=(--mount "$(mount_of "$source" "{CONTAINER_ROOT}/$name" ro)")
     done
     for name in "${{VALSKA_MOUNTS[@]}}"; do command+=(--mount "$name"); done
     command+=("$image" "${{argv[@]}}")
@@ -182,7 +185,7 @@ compose() {{
 """
 
 
-def _compose_host(stage: Stage) -> str:
+def _compose_uncontained(stage: Stage) -> str:
     return f"""\
 # compose [ARGV...]: the command, from the outside in. ARGV stands in for the payload.
 compose() {{
@@ -210,25 +213,3 @@ def _srun(stage: Stage, rank: str = "", argument: str = "") -> str:
         f"    local rank={rank}\n"
         f'    command=({srun} bash -c "$rank" valska {argument} "${{command[@]}}")\n'
     )
-
-
-def _activation(kind: RunnerKind) -> str:
-    if kind is RunnerKind.HOST:
-        return "activate() { :; }\n\nrunner_version() { :; }\n"
-    return """\
-activate() {
-    declare -F site_activate >/dev/null || refuse 3 "site.env names no conda environment; run valska submit once, or add site_activate"
-    site_activate || refuse 3 "the conda environment cannot be activated on $HOSTNAME"
-}
-
-# The record keeps the environment's explicit package list: what conda needs to make it again.
-runner_version() {
-    local packages
-    version=$(conda --version 2>/dev/null) version=${version##* }
-    mapfile -t packages < <(conda list --explicit --md5 2>/dev/null)
-    json_object name "${CONDA_DEFAULT_ENV:-}"
-    environment_json=${REPLY%\\}}
-    json_list "${packages[@]}"
-    environment_json+=", \\"explicit\\": $REPLY}"
-}
-"""

@@ -200,9 +200,7 @@ def _check_references(manifest: Manifest, fast: bool) -> Iterator[Finding]:
                 yield Finding(finding.kind, entry.path, f"{detail}: {finding.detail}")
 
 
-def _check_file(
-    file: Path, path: str, sha256: str, size: int | None, fast: bool
-) -> Finding | None:
+def _check_file(file: Path, path: str, sha256: str, size: int | None, fast: bool) -> Finding | None:
     try:
         status = file.lstat()
         if not stat.S_ISREG(status.st_mode):

@@ -1,4 +1,4 @@
-"""What depends on the site and not on the run: the image's place, Apptainer, set-up lines, binds."""
+"""What depends on the site and not on the run: where the image is, set-up lines, binds."""
 
 from __future__ import annotations
 

@@ -202,7 +202,7 @@ def load_tool(name: str) -> Tool:
     entry = entries[name]
     try:
         tool = entry.load()
-    except Exception as error:  # noqa: BLE001 - whatever a plugin raises, only this tool is lost
+    except Exception as error:
         raise ValskaError(
             f"the plugin of tool {name!r} ({entry.value}) does not load: {error}",
             "Reinstall or remove that plugin; other tools are not affected.",
