@@ -1,0 +1,57 @@
+# valska: every target does its own set-up.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+STAMP := $(VENV)/.installed
+
+.PHONY: help install demo test test-unit lint type images docs bench clean
+
+help: ## Say what can be made
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## Virtual environment in .venv with valska (editable) and everything to develop it
+
+$(STAMP): pyproject.toml tests/cluster/python.sh
+	@tests/cluster/python.sh $(VENV)
+	@echo "Installing valska into $(VENV) …"
+	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet --editable '.[plot]' --group dev
+	@touch $@
+
+demo: install ## A real pyuvsim run: image, bundle, run in the container, verify
+	@PATH="$(CURDIR)/$(BIN):$$PATH" docs/demo.sh
+
+test: install ## All tests, against real Apptainer and real Slurm (set up here on Debian as root)
+	@tests/cluster/up.sh
+	@PATH="$(CURDIR)/$(BIN):$$PATH" containers/build-images.sh pyuvsim
+	$(PYTEST) $(ARGS)
+
+test-unit: install ## Only the tests that need no service
+	$(PYTEST) tests/unit tests/cli $(ARGS)
+
+lint: install ## ruff, the import contract, shellcheck
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	git ls-files -z '*.sh' '.ci/run' ':!tests/golden' ':!src' | xargs -0 shellcheck --external-sources
+
+type: install ## mypy, strict
+	$(BIN)/mypy
+
+images: install ## Build the images from containers/*.def
+	@tests/cluster/apptainer.sh
+	@PATH="$(CURDIR)/$(BIN):$$PATH" containers/build-images.sh
+
+docs: install ## Write the CLI reference anew and check every link
+	$(BIN)/python docs/make_reference.py
+
+bench: install ## Measure what valska adds, as ratios to a floor of the same run
+	@tests/cluster/apptainer.sh
+	$(BIN)/python -m bench
+
+clean: ## Remove what was made here (not the image store)
+	rm -rf $(VENV) build dist demo src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
