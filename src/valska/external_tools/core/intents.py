@@ -1,0 +1,149 @@
+"""Submissions that were cut short: each is found again, or known never to have been sent."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from valska.external_tools.core.errors import ValskaError
+from valska.external_tools.core.jobsfile import JobEntry
+from valska.external_tools.core.localqueue import read_queue
+from valska.external_tools.core.records import Records
+from valska.external_tools.core.run_directory import Bundle
+from valska.external_tools.core.scheduler import (
+    JobRef,
+    OutcomeUnknownError,
+    Scheduler,
+    SchedulerError,
+    parse_utc,
+    scheduler_named,
+)
+
+SETTLE_S = 60.0
+"""Age of an intent after which a scheduler's "no such job" is believed."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """The time, and how to let some of it pass."""
+
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    sleep: Callable[[float], None] = time.sleep
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """What became of unconfirmed intents: stage to job, and the stages that were never sent."""
+
+    adopted: dict[str, JobRef]
+    never_sent: frozenset[str]
+
+
+def unconfirmed(bundle: Bundle, entries: Iterable[JobEntry]) -> list[JobEntry]:
+    """Return the entries of which it is not known whether the scheduler took them."""
+    return [
+        entry
+        for entry in entries
+        if entry.job_id is None
+        or (entry.scheduler == "local" and _was_not_taken_over(bundle, entry))
+    ]
+
+
+def reconcile(
+    bundle: Bundle,
+    entries: Iterable[JobEntry],
+    scheduler: Scheduler,
+    records: Records,
+    *,
+    settle_s: float = SETTLE_S,
+    clock: Clock | None = None,
+) -> Reconciled:
+    """Look for the job of each intent by its name, until each one's fate is known.
+
+    A job that is not found counts as never sent only if the scheduler says so clearly, and the
+    intent is so old that the scheduler must have noticed its job.
+
+    Parameters
+    ----------
+    bundle
+        The bundle.
+    entries
+        What `unconfirmed` returned.
+    scheduler
+        The scheduler in use; another one in an entry is found by its name.
+    records
+        The bundle's records: a job that wrote one was sent.
+    settle_s
+        See `SETTLE_S`.
+    clock
+        The time.
+
+    Raises
+    ------
+    OutcomeUnknownError
+        If the scheduler does not answer.
+    """
+    time_source = clock or Clock()
+    left = {entry.stage: entry for entry in entries}
+    adopted: dict[str, JobRef] = {}
+    never_sent: set[str] = set()
+    waited, pause = 0.0, 1.0
+    while left:
+        for entry in list(left.values()):
+            old = waited >= settle_s or _age(entry, time_source) >= settle_s
+            ref, error = _look(bundle, entry, scheduler, records)
+            if ref is not None:
+                adopted[entry.stage] = ref
+            elif entry.scheduler == "local" or (old and error is None):
+                never_sent.add(entry.stage)
+            elif old and error is not None:
+                raise _unknown(entry, error)
+            else:
+                continue
+            del left[entry.stage]
+        if left:
+            log.info("looking for the job of %s", ", ".join(left))
+            time_source.sleep(pause)
+            waited, pause = waited + pause, min(pause * 2, 10.0)
+    return Reconciled(adopted, frozenset(never_sent))
+
+
+def _was_not_taken_over(bundle: Bundle, entry: JobEntry) -> bool:
+    try:
+        queue = read_queue(bundle.local_queue(entry.token))
+    except ValskaError:
+        return False
+    return queue is None or queue.supervisor is None
+
+
+def _look(
+    bundle: Bundle, entry: JobEntry, given: Scheduler, records: Records
+) -> tuple[JobRef | None, SchedulerError | None]:
+    record = records.named(entry.name)
+    if record is not None and record.scheduler == entry.scheduler:
+        return JobRef(record.job_id, entry.name, entry.cluster), None
+    sought = entry.ref or (JobRef("", entry.name, entry.cluster) if entry.cluster else None)
+    scheduler = scheduler_named(entry.scheduler, given)
+    try:
+        info = scheduler.find(bundle, sought, entry.name, parse_utc(entry.submitted_utc))
+    except SchedulerError as error:
+        return None, error
+    if info is None:
+        return None, None
+    return JobRef(info.job_id, entry.name, info.cluster or entry.cluster), None
+
+
+def _age(entry: JobEntry, clock: Clock) -> float:
+    return (clock.now() - parse_utc(entry.submitted_utc)).total_seconds()
+
+
+def _unknown(entry: JobEntry, error: SchedulerError) -> OutcomeUnknownError:
+    return OutcomeUnknownError(
+        f"whether stage {entry.stage} was sent is not known (job {entry.name}): {error.message}",
+        "Nothing is sent twice: `valska submit` again, once the scheduler answers.",
+    )

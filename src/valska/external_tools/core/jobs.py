@@ -1,0 +1,495 @@
+"""Submitting a bundle: never a job twice, never a job lost."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from valska.external_tools.core.errors import (
+    PrerequisiteError,
+    SubmissionError,
+    UsageError,
+    ValskaError,
+)
+from valska.external_tools.core.intents import SETTLE_S, Clock, reconcile, unconfirmed
+from valska.external_tools.core.jobsfile import (
+    ALL_STAGES,
+    JobEntry,
+    JobsError,
+    archive_jobs_json,
+    has_submitted_stage,
+    load_jobs_json,
+    read_entries,
+    write_jobs_json,
+)
+from valska.external_tools.core.ledger import Ledger, now_text, update_entries
+from valska.external_tools.core.lock import directory_lock
+from valska.external_tools.core.manifest import Manifest, StageEntry
+from valska.external_tools.core.records import read_records
+from valska.external_tools.core.run_directory import Bundle
+from valska.external_tools.core.scheduler import (
+    JobRequest,
+    OutcomeUnknownError,
+    Scheduler,
+    SchedulerError,
+    grace_of,
+    job_name,
+    scheduler_named,
+)
+from valska.external_tools.core.seal import require_intact, seal_of
+from valska.external_tools.core.slurm_text import check_extra
+from valska.external_tools.core.status import (
+    RunStatus,
+    StageState,
+    StageStatus,
+    run_status,
+)
+from valska.external_tools.core.utils import write_json_atomic
+
+__all__ = [
+    "Cancellation",
+    "JobEntry",
+    "JobsError",
+    "Submission",
+    "archive_jobs_json",
+    "cancel",
+    "has_submitted_stage",
+    "load_jobs_json",
+    "submit",
+    "write_jobs_json",
+]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """What a submit did, or would do.
+
+    Parameters
+    ----------
+    scheduler
+        ``slurm`` or ``local``.
+    token
+        Of this submission; it is in the names of its jobs.
+    dry_run
+        Whether nothing was sent.
+    jobs
+        Stage to job, in the order of the stages: those sent now, and those found again.
+    commands
+        The exact command of each stage sent now.
+    found
+        Stages that an interrupted submit had sent already; they were not sent again.
+    archived
+        Where the earlier jobs.json went.
+    """
+
+    scheduler: str
+    token: str
+    dry_run: bool
+    jobs: Mapping[str, JobEntry]
+    commands: tuple[tuple[str, ...], ...]
+    found: tuple[str, ...] = ()
+    archived: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cancellation:
+    """Which stages a cancel ended, and which of those asked for had ended or never begun."""
+
+    cancelled: tuple[str, ...]
+    not_live: tuple[str, ...]
+
+
+def submit(
+    bundle: Bundle,
+    manifest: Manifest,
+    scheduler: Scheduler,
+    *,
+    seal: str | None = None,
+    stages: Sequence[str] | None = None,
+    resubmit: bool = False,
+    dry_run: bool = False,
+    extra: Sequence[str] = (),
+    settle_s: float = SETTLE_S,
+    clock: Clock | None = None,
+    new_token: Callable[[], str] = lambda: secrets.token_hex(4),
+) -> Submission:
+    """Send stages to a scheduler, chained by their order.
+
+    An intent is on disk before each job is sent. A submit that was killed is taken up where it
+    stopped: its jobs are found by their names, and only what was never sent is sent.
+
+    Parameters
+    ----------
+    bundle
+        The bundle.
+    manifest
+        Its manifest.
+    scheduler
+        Where to send them.
+    seal
+        The seal that the jobs insist on. If it is not given, the whole bundle is checked; a
+        caller that has checked it already names the seal that it saw.
+    stages
+        Names; all, if not given. A stage whose parents are not among them depends on their
+        live jobs, or needs them completed.
+    resubmit
+        Send stages again that have ended. The earlier jobs.json is archived.
+    dry_run
+        Touch nothing, and only say what would be run.
+    extra
+        sbatch options for this submission (``--time=10``).
+    settle_s
+        Seconds that a lost job is looked for.
+    clock
+        The time.
+    new_token
+        Gives eight hexadecimal digits.
+
+    Raises
+    ------
+    LockedError
+        If another process is submitting this bundle.
+    VerificationError
+        If the bundle was altered.
+    UsageError
+        If there is no such stage or sbatch option.
+    PrerequisiteError
+        If a parent has failed or was never submitted.
+    SubmissionError
+        If a stage is live or was submitted before, or the scheduler refuses it.
+    OutcomeUnknownError
+        If it is not known whether the scheduler took a job. Nothing is sent again until it is.
+    """
+    plan = _Plan(
+        bundle=bundle,
+        manifest=manifest,
+        scheduler=scheduler,
+        wanted=_select(manifest, stages),
+        resubmit=resubmit,
+        extra=check_extra(extra),
+        seal=seal or _intact(bundle),
+        token=new_token(),
+    )
+    if dry_run:
+        return _rehearse(plan)
+    time_source = clock or Clock()
+    asked = ALL_STAGES if stages is None else ",".join(stages)
+    with directory_lock(bundle.submit_lock):
+        return _perform(plan, asked, settle_s, time_source)
+
+
+def cancel(
+    bundle: Bundle,
+    manifest: Manifest,
+    scheduler: Scheduler,
+    *,
+    stages: Sequence[str] | None = None,
+    grace_s: float | None = None,
+    settle_s: float = SETTLE_S,
+    clock: Clock | None = None,
+) -> Cancellation:
+    """End stages that wait or run, and those that wait for them.
+
+    A running job is sent TERM, which its script passes on and writes down; what still runs
+    after the grace is killed.
+
+    Parameters
+    ----------
+    bundle, manifest, scheduler, settle_s, clock
+        See `submit`.
+    stages
+        Names; all, if not given.
+    grace_s
+        Seconds between TERM and the end; what the stages' directives say, if not given.
+
+    Raises
+    ------
+    LockedError
+        If another process is submitting this bundle.
+    UsageError
+        If there is no such stage.
+    OutcomeUnknownError
+        If it is not known whether a stage was sent.
+    SchedulerError
+        If the scheduler does not answer.
+    """
+    wanted = _with_descendants(manifest, _select(manifest, stages))
+    time_source = clock or Clock()
+    with directory_lock(bundle.submit_lock):
+        entries = read_entries(load_jobs_json(bundle.path))
+        _take_up(bundle, entries, scheduler, settle_s, time_source)
+        status = run_status(bundle, manifest, scheduler)
+        targets = [one for one in status.stages if one.stage in wanted and one.may_run]
+        _refuse_unreachable(targets)
+        marked = {
+            one.stage: replace(entries[one.stage], cancelled_utc=now_text(time_source))
+            for one in targets
+            if one.stage in entries
+        }
+        if marked:
+            update_entries(bundle, entries | marked)
+    directives = [manifest.stage(one.stage).directives for one in targets]
+    longest = max((grace_of(given) for given in directives), default=0)
+    for name in dict.fromkeys(one.scheduler for one in targets if one.scheduler):
+        refs = [one.ref for one in targets if one.scheduler == name and one.ref]
+        scheduler_named(name, scheduler).cancel(
+            bundle, refs, longest if grace_s is None else grace_s
+        )
+    cancelled = tuple(one.stage for one in targets)
+    return Cancellation(cancelled, tuple(name for name in wanted if name not in cancelled))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    bundle: Bundle
+    manifest: Manifest
+    scheduler: Scheduler
+    wanted: tuple[str, ...]
+    resubmit: bool
+    extra: tuple[str, ...]
+    seal: str
+    token: str
+
+
+def _rehearse(plan: _Plan) -> Submission:
+    entries = read_entries(load_jobs_json(plan.bundle.path))
+    doubtful = [entry.stage for entry in unconfirmed(plan.bundle, entries.values())]
+    if doubtful:
+        log.warning("%s may have been sent; submit looks for it first", ", ".join(doubtful))
+    requests = _requests(plan, plan.wanted, frozenset(doubtful))
+    return Submission(
+        scheduler=plan.scheduler.name,
+        token=plan.token,
+        dry_run=True,
+        jobs={},
+        commands=plan.scheduler.commands(requests),
+    )
+
+
+def _perform(plan: _Plan, asked: str, settle_s: float, clock: Clock) -> Submission:
+    entries = read_entries(load_jobs_json(plan.bundle.path))
+    attempts = {stage: entry.attempt for stage, entry in entries.items()}
+    taken_up = _take_up(plan.bundle, entries, plan.scheduler, settle_s, clock)
+    attempts |= {stage: attempts[stage] - 1 for stage in taken_up.never_sent}
+    found = tuple(stage for stage in plan.wanted if stage in taken_up.found)
+    to_send = tuple(stage for stage in plan.wanted if stage not in taken_up.found)
+    requests = _requests(plan, to_send, taken_up.never_sent)
+    ledger = Ledger(
+        bundle=plan.bundle,
+        scheduler=plan.scheduler,
+        seal=plan.seal,
+        stage=asked,
+        token=plan.token,
+        clock=clock,
+        entries=entries,
+        attempts=attempts,
+    )
+    archived = _send(plan, ledger, requests) if requests else None
+    return Submission(
+        scheduler=plan.scheduler.name,
+        token=plan.token,
+        dry_run=False,
+        jobs={stage: entries[stage] for stage in plan.wanted},
+        commands=tuple(entries[stage].command for stage in to_send),
+        found=found,
+        archived=archived,
+    )
+
+
+def _send(plan: _Plan, ledger: Ledger, requests: Sequence[JobRequest]) -> Path | None:
+    bundle = plan.bundle
+    before = load_jobs_json(bundle.path)
+    replaces = any(request.stage in ledger.entries for request in requests)
+    archived = archive_jobs_json(bundle.path, keep=True) if replaces else None
+    try:
+        plan.scheduler.submit(bundle, requests, ledger)
+    except OutcomeUnknownError as error:
+        ledger.save()
+        raise OutcomeUnknownError(_told(error, ledger), error.hint) from error
+    except ValskaError as error:
+        ledger.take_back()
+        if ledger.accepted_stages:
+            ledger.save()
+            raise SubmissionError(_told(error, ledger), _rest(error, ledger, requests)) from error
+        _restore(bundle, before, archived)
+        raise
+    except BaseException:
+        ledger.save()
+        raise
+    ledger.save()
+    return archived
+
+
+def _restore(bundle: Bundle, before: dict[str, Any] | None, archived: Path | None) -> None:
+    if before is None:
+        bundle.jobs.unlink(missing_ok=True)
+    else:
+        write_json_atomic(bundle.jobs, before)
+    if archived is not None:
+        archived.unlink(missing_ok=True)
+
+
+def _told(error: ValskaError, ledger: Ledger) -> str:
+    sent = [f"{stage} (job {ledger.entries[stage].job_id})" for stage in ledger.accepted_stages]
+    return f"{error.message}; sent before: {', '.join(sent)}" if sent else error.message
+
+
+def _rest(error: ValskaError, ledger: Ledger, requests: Sequence[JobRequest]) -> str:
+    rest = [one.stage for one in requests if one.stage not in ledger.accepted_stages]
+    return f"{error.hint or 'See to it'} Then: `valska submit --stage {','.join(rest)}`."
+
+
+@dataclass(frozen=True, slots=True)
+class _TakenUp:
+    found: frozenset[str] = frozenset()
+    never_sent: frozenset[str] = frozenset()
+
+
+def _take_up(
+    bundle: Bundle,
+    entries: dict[str, JobEntry],
+    scheduler: Scheduler,
+    settle_s: float,
+    clock: Clock,
+) -> _TakenUp:
+    """Settle the intents of an interrupted submit, in `entries` and in jobs.json."""
+    open_entries = unconfirmed(bundle, entries.values())
+    if not open_entries:
+        return _TakenUp()
+    records = read_records(bundle)
+    result = reconcile(bundle, open_entries, scheduler, records, settle_s=settle_s, clock=clock)
+    tokens = {entry.token for entry in open_entries}
+    for stage, ref in result.adopted.items():
+        log.warning("stage %s had been sent already, as job %s", stage, ref.job_id)
+        entries[stage] = replace(entries[stage], job_id=ref.job_id, cluster=ref.cluster)
+    for stage in result.never_sent:
+        del entries[stage]
+    update_entries(bundle, entries)
+    found = frozenset(stage for stage, entry in entries.items() if entry.token in tokens)
+    return _TakenUp(found, result.never_sent)
+
+
+def _requests(
+    plan: _Plan, to_send: Sequence[str], never_sent: frozenset[str]
+) -> tuple[JobRequest, ...]:
+    if not to_send:
+        return ()
+    status = run_status(plan.bundle, plan.manifest, plan.scheduler)
+    for stage in to_send:
+        _refuse(status.stage(stage), again=plan.resubmit or stage in never_sent)
+    _refuse_live_dependants(plan.manifest, to_send, status)
+    return tuple(_request(plan, plan.manifest.stage(name), to_send, status) for name in to_send)
+
+
+def _request(
+    plan: _Plan, stage: StageEntry, to_send: Sequence[str], status: RunStatus
+) -> JobRequest:
+    outside = [status.stage(name) for name in stage.after if name not in to_send]
+    live = [parent for parent in outside if _needed(stage.name, parent, plan.scheduler)]
+    cluster = next((parent.cluster for parent in live if parent.cluster), None)
+    directives = {**stage.directives, **dict(_option(text) for text in plan.extra)}
+    return JobRequest(
+        stage=stage.name,
+        name=job_name(plan.token, stage.name),
+        script=stage.script,
+        args=(plan.seal,),
+        after=tuple(name for name in stage.after if name in to_send),
+        dependency=tuple(parent.job_id for parent in live if parent.job_id),
+        extra=plan.extra,
+        directives=directives,
+        cluster=cluster or directives.get("clusters") if plan.scheduler.name == "slurm" else None,
+        job_id=plan.scheduler.reserve(),
+    )
+
+
+def _option(text: str) -> tuple[str, str]:
+    name, _, value = text.removeprefix("--").partition("=")
+    return name, value
+
+
+def _refuse(status: StageStatus, again: bool) -> None:
+    job = f" (job {status.job_id})" if status.job_id else ""
+    if status.state is StageState.UNKNOWN and status.may_run:
+        raise SubmissionError(
+            f"whether stage {status.stage}{job} still runs is not known: {status.reason}",
+            "Try again once the scheduler answers.",
+        )
+    if status.may_run:
+        raise SubmissionError(
+            f"stage {status.stage} is {status.state} already{job}",
+            "Wait for it, or end it with `valska cancel` and then use --resubmit.",
+        )
+    if status.state is not StageState.NOT_SUBMITTED and not again:
+        raise SubmissionError(
+            f"stage {status.stage} was run before and is {status.state}{job}",
+            "Use --resubmit to run it again, or --stage to choose other stages.",
+        )
+
+
+def _refuse_live_dependants(manifest: Manifest, to_send: Sequence[str], status: RunStatus) -> None:
+    for name in _with_descendants(manifest, to_send):
+        if name not in to_send and status.stage(name).may_run:
+            raise SubmissionError(
+                f"stage {name} (job {status.stage(name).job_id}) uses what is to be run again",
+                f"End it first: `valska cancel --stage {name}`.",
+            )
+
+
+def _needed(stage: str, parent: StageStatus, scheduler: Scheduler) -> bool:
+    """Return whether a stage has to wait for a parent that was submitted earlier."""
+    if parent.state is StageState.COMPLETED:
+        return False
+    if parent.state.live and parent.job_id and parent.scheduler == scheduler.name:
+        return True
+    if parent.state.live:
+        raise PrerequisiteError(
+            f"stage {stage} cannot wait for {parent.stage}, which {scheduler.name} does not know",
+            f"Wait until {parent.stage} has completed, then submit {stage}.",
+        )
+    raise PrerequisiteError(
+        f"stage {stage} needs {parent.stage}, which is {parent.state}",
+        f"Submit {parent.stage} too"
+        + ("." if parent.state is StageState.NOT_SUBMITTED else ", with --resubmit."),
+    )
+
+
+def _refuse_unreachable(targets: Sequence[StageStatus]) -> None:
+    for one in targets:
+        if one.ref is None:
+            raise PrerequisiteError(
+                f"stage {one.stage} was not started by valska: {one.reason}",
+                "End its process on that host.",
+            )
+        if one.state is StageState.UNKNOWN:
+            raise SchedulerError(
+                f"whether stage {one.stage} still runs is not known: {one.reason}",
+                "Try again once the scheduler answers.",
+            )
+
+
+def _intact(bundle: Bundle) -> str:
+    require_intact(bundle)
+    return seal_of(bundle)
+
+
+def _select(manifest: Manifest, stages: Sequence[str] | None) -> tuple[str, ...]:
+    """Return stages by name, in the manifest's order."""
+    names = {manifest.stage(name).name for name in stages} if stages is not None else None
+    if names is not None and not names:
+        raise UsageError("no stage is named", "Leave --stage out for all stages.")
+    return tuple(one.name for one in manifest.stages if names is None or one.name in names)
+
+
+def _with_descendants(manifest: Manifest, stages: Sequence[str]) -> tuple[str, ...]:
+    """Return stages and all that come after them, in the manifest's order."""
+    chosen = set(stages)
+    for stage in manifest.stages:
+        if chosen.intersection(stage.after):
+            chosen.add(stage.name)
+    return tuple(stage.name for stage in manifest.stages if stage.name in chosen)
