@@ -226,12 +226,13 @@ probe_ranks() {
     compose "${probe[@]}"
     run_child in_outputs "${command[@]}" >"$scratch/probe" 2>"$scratch/probe.err" </dev/null
     stop_if_signalled
-    found=$(<"$scratch/probe")
-    if [[ "${found//$'\n'/ } " != "$wanted" ]]; then
-        cat -- "$scratch/probe.err" >&2
-        refuse 3 "MPI does not give one world of $ranks ranks; each rank reports: ${found//$'\n'/ }"
-    fi
     compose
+    found=$(<"$scratch/probe")
+    found=${found//$'\n'/ }
+    if [[ $found != "$wanted" ]]; then
+        cat -- "$scratch/probe.err" >&2
+        refuse 3 "MPI does not give one world of $ranks ranks; each rank reports a world of: $found"
+    fi
 }
 
 run_payload() {
