@@ -5,17 +5,21 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from valska.external_tools.core.errors import UsageError
 from valska.external_tools.core.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    import yaml
 
 
 class OverrideError(UsageError):
     """An override cannot be read, or names no key of the configuration."""
 
 
-_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+\Z")
 """Numbers such as ``1e8``, which YAML 1.1 takes for text."""
 
 
@@ -80,20 +84,22 @@ def _typed(key: str, value: str) -> Any:
     import yaml
 
     try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError as error:
+        return yaml.load(value, Loader=_loader())  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, ValueError) as error:
         raise OverrideError(
             f"the value of {key} is no YAML: {value!r}", "Put text with : or # in it into quotes."
         ) from error
-    return _numbers(parsed)
 
 
-def _numbers(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_numbers(element) for element in value]
-    if isinstance(value, str) and _EXPONENT.fullmatch(value):
-        return float(value)
-    return value
+@cache
+def _loader() -> type[yaml.SafeLoader]:
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """A SafeLoader that takes ``1e8`` for a number."""
+
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
+    return Loader
 
 
 def _paths(node: Any, prefix: str = "") -> Iterator[str]:

@@ -142,8 +142,12 @@ def _layout_files(obsparam: Mapping[str, Any], roots: Roots) -> Iterator[NamedFi
     layout = section.get("array_layout")
     if layout is None:
         raise UsageError("telescope.array_layout is missing", "Name the CSV file of the antennas.")
-    if not isinstance(layout, dict):
-        yield _file("telescope", "array_layout", section, roots)
+    if isinstance(layout, dict):
+        raise UsageError(
+            "telescope.array_layout: pyuvsim cannot simulate a layout that is written out here",
+            "Write it as a CSV file with the columns Name Number BeamID E N U, and name that.",
+        )
+    yield _file("telescope", "array_layout", section, roots)
 
 
 def _catalogue_label(value: str) -> str:

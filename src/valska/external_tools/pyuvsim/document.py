@@ -61,7 +61,7 @@ def parse_yaml(data: bytes, what: str) -> Any:
 
 
 def render_yaml(document: Any) -> bytes:
-    """Return a document as YAML; the same document gives the same bytes anywhere."""
+    """Return a document as YAML in ASCII; the same document gives the same bytes anywhere."""
     import yaml
 
     text = yaml.dump(
@@ -69,7 +69,6 @@ def render_yaml(document: Any) -> bytes:
         Dumper=_dumper(),
         sort_keys=False,
         default_flow_style=False,
-        allow_unicode=True,
         width=100,
     )
     return str(text).encode()

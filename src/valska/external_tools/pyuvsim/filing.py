@@ -56,20 +56,17 @@ def plan_filing(obsparam: Mapping[str, Any]) -> Filing:
 
 
 def _stem(section: dict[str, Any]) -> str:
-    """Return the output's name before pyuvsim adds a suffix; drop folders from the section."""
-    if section.get("outfile_name", "") != "":
-        section["outfile_name"] = _base(section["outfile_name"], "filing.outfile_name")
-        return str(section["outfile_name"])
-    prefix = section.get("outfile_prefix", "")
-    suffix = section.get("outfile_suffix", "results")
-    for key, value in (("outfile_prefix", prefix), ("outfile_suffix", suffix)):
-        if not isinstance(value, str):
-            raise UsageError(f"filing.{key} is not text: {value!r}", "Put it into quotes.")
-    joined = f"{prefix}_{suffix}"
-    if "/" in joined:
-        section["outfile_name"] = _base(joined, "filing.outfile_prefix and outfile_suffix")
-        return str(section["outfile_name"])
-    return _base(joined, "filing.outfile_prefix and outfile_suffix")
+    """Return the output's name before pyuvsim adds a suffix; make it ``outfile_name``."""
+    prefix = section.pop("outfile_prefix", "")
+    suffix = section.pop("outfile_suffix", "results")
+    name = section.get("outfile_name", "")
+    if name == "":
+        for key, value in (("outfile_prefix", prefix), ("outfile_suffix", suffix)):
+            if not isinstance(value, str):
+                raise UsageError(f"filing.{key} is not text: {value!r}", "Put it into quotes.")
+        name = f"{prefix}_{suffix}"
+    section["outfile_name"] = _base(name, "the output's name in filing")
+    return str(section["outfile_name"])
 
 
 def _base(value: Any, key: str) -> str:
