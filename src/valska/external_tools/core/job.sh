@@ -191,22 +191,21 @@ list_owned() {
 # --- Running -------------------------------------------------------------------------------------
 
 on_signal() {
-    signal=${signal:-$1} signal_number=${signal_number:-$2} interrupted=1
+    if [[ -z $signal ]]; then signal=$1 signal_number=$2 signalled_s=$SECONDS; fi
     if [[ -n $child ]]; then kill -TERM "$child" 2>/dev/null; fi
 }
 
-# run_child COMMAND...: in the background, so that a signal reaches it at once; waits until it is gone.
+# run_child COMMAND...: in the background, so that a signal reaches it at once; waits until it is
+# gone. One that does not heed TERM is killed while there is time left to write the record.
 run_child() {
-    interrupted=
     "$@" &
     child=$!
     if [[ -n $signal ]]; then kill -TERM "$child" 2>/dev/null; fi
     wait "$child"
     child_code=$?
-    while [[ -n $interrupted ]] && kill -0 "$child" 2>/dev/null; do
-        interrupted=
-        wait "$child"
-        child_code=$?
+    while [[ -n $signal ]] && kill -0 "$child" 2>/dev/null; do
+        if ((SECONDS - signalled_s >= patience)); then kill -KILL "$child" 2>/dev/null; fi
+        sleep 0.1
     done
     child=
 }
@@ -492,7 +491,7 @@ write_record() {
     fi
 }
 
-bundle='' seal='' expected_seal='' reason='' signal='' signal_number='' interrupted='' child='' child_code='' exit_code=''
+bundle='' seal='' expected_seal='' reason='' signal='' signal_number='' signalled_s=0 child='' child_code='' exit_code=''
 record='' scheduler=none job_id='' task='' restart=0 job_name='' started='' started_s=0 version='' environment_json=''
 image='' image_checked='' apptainer=apptainer scratch='' site_env_sha256='' working_directory=''
 host_json='' inputs_checked=0

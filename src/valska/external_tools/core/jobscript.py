@@ -11,7 +11,7 @@ from importlib.resources import files
 
 from valska.external_tools.core.errors import UsageError
 from valska.external_tools.core.runner import SRUN_ENVIRONMENT, RunnerKind, render_runner
-from valska.external_tools.core.scheduler import parse_time
+from valska.external_tools.core.scheduler import grace_of, parse_time
 from valska.external_tools.core.tool import Launch, Stage
 
 GRACE_SECONDS = 60
@@ -103,7 +103,16 @@ def render_script(
             "",
             *_head(identity, stage),
             "",
-            *_constants(identity, stage, runner, image_sha256, environment, references, alone),
+            *_constants(
+                identity,
+                stage,
+                runner,
+                image_sha256,
+                environment,
+                references,
+                alone,
+                grace_of(directives, GRACE_SECONDS) * 3 // 4,
+            ),
             "",
             render_runner(runner, stage),
             _common(),
@@ -174,6 +183,7 @@ def _constants(
     environment: Mapping[str, str],
     references: Iterable[tuple[str, str]],
     alone: bool,
+    patience: int,
 ) -> list[str]:
     for name in environment:
         if not _VARIABLE.fullmatch(name):
@@ -187,6 +197,7 @@ def _constants(
         _array("owned", (".",) if alone else stage.outputs),
         _array("references", [word for pair in references for word in pair]),
         f"gpus={'yes' if stage.gpus else 'no'}",
+        f"patience={patience}",
         f"image_sha256={image_sha256 or ''}",
         f"runner={runner.value}",
         f"stage={stage.name}",
