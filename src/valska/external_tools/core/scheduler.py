@@ -258,7 +258,7 @@ def parse_time(text: str) -> int | None:
         return None
     days, dash, clock = text.rpartition("-")
     parts = clock.split(":")
-    if len(parts) > 3 or not all(part.isdecimal() for part in [*parts, *([days] if dash else [])]):
+    if len(parts) > 3 or not _numeric([*parts, *([days] if dash else [])]):
         raise UsageError(
             f"{text!r} is not a time as Slurm reads it",
             "Write minutes, minutes:seconds, hours:minutes:seconds or days-hours:minutes:seconds.",
@@ -276,6 +276,10 @@ def grace_of(directives: Mapping[str, str], default: int = DEFAULT_GRACE_S) -> i
     """Return how many seconds before its time limit a job is told (``--signal=B:TERM@60``)."""
     match = _SIGNAL_GRACE.fullmatch(directives.get("signal", ""))
     return int(match[1]) if match else default
+
+
+def _numeric(parts: Sequence[str]) -> bool:
+    return all(part.isascii() and part.isdecimal() for part in parts)
 
 
 Which = Callable[[str], str | None]
