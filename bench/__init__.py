@@ -1,0 +1,1 @@
+"""What valska costs, as ratios and differences to a floor measured in the same run."""
