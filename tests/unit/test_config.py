@@ -243,9 +243,10 @@ def test_every_setting_can_be_set_in_a_file_and_the_schema_has_no_other():
     conda = {f"conda_{key}" for key in tool["conda"]["properties"]}
     assert keys | conda == set(SETTING_NAMES)
     assert schema["$id"] == "urn:valska:schema:runtime-paths-1"
-    assert {field for field in Settings.__dataclass_fields__} == {
+    assert set(Settings.__dataclass_fields__) == {
         *SETTING_NAMES,
         "file",
+        "runtime",
         "origins",
     }
 
@@ -319,7 +320,7 @@ pyuvsim:
 
 
 def test_a_stage_that_the_tool_does_not_have_is_an_error():
-    with pytest.raises(ConfigError, match="does not have: simulat$"):
+    with pytest.raises(ConfigError, match=r"does not have: simulat$"):
         resolve_directives({"t": {"stages": {"simulat": {}}}}, "t", {"simulate": {}})
 
 

@@ -18,6 +18,7 @@ _VERBS = {
     "cancel": "End a bundle's jobs, giving them time to write their records.",
     "verify": "Check every file of a bundle against its manifest.",
     "show": "Print what a bundle will run, down to the exact command.",
+    "plot": "Draw what a bundle's run wrote, as a PNG.",
     "build": "Build a container image from its pinned definition.",
     "templates": "List, print or copy the templates of the tools.",
     "tools": "List the tools that valska can run.",
@@ -51,7 +52,9 @@ class Verbs(click.Group):
             hint = did_you_mean(args[0], _VERBS)
             message = f"No such command {args[0]!r}." + (f" {hint}" if hint else "")
             raise click.UsageError(message, ctx)
-        return super().resolve_command(ctx, args)
+        found = super().resolve_command(ctx, args)
+        ctx.ensure_object(State).command = f"valska {found[0]}"
+        return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of verbs without importing them."""

@@ -11,15 +11,15 @@ import click
 from valska.cli.options import complete_tools, json_option
 from valska.cli.output import note, plain, result, result_json, styled, table
 from valska.cli.state import add_global_options, state
+from valska.cli.tools import load_tools
 from valska.external_tools.core.config import (
     SETTING_NAMES,
     Directive,
     Settings,
-    load_runtime_paths,
     resolve,
     resolve_directives,
 )
-from valska.external_tools.core.tool import load_tool, tool_names
+from valska.external_tools.core.tool import Tool, load_tool
 
 
 @click.group("config")
@@ -35,8 +35,8 @@ def show(tool: str | None, as_json: bool) -> None:
 
     With TOOL only that tool's; otherwise every installed tool's.
     """
-    names = (tool,) if tool else tool_names()
-    found = {name: (_settings(name), _directives(name)) for name in names}
+    tools = {tool: load_tool(tool)} if tool else load_tools()
+    found = {name: _resolve(loaded) for name, loaded in tools.items()}
     if as_json:
         result_json({name: _as_json(*entry) for name, entry in found.items()})
         return
@@ -49,14 +49,10 @@ def show(tool: str | None, as_json: bool) -> None:
 add_global_options(show)
 
 
-def _settings(tool: str) -> Settings:
-    return resolve(tool, path=state().config)
-
-
-def _directives(name: str) -> dict[str, dict[str, Directive]]:
-    tool = load_tool(name)
+def _resolve(tool: Tool) -> tuple[Settings, dict[str, dict[str, Directive]]]:
+    settings = resolve(tool.name, path=state().config)
     stages = {stage: tool.directives.get(stage, {}) for stage in tool.stages}
-    return resolve_directives(load_runtime_paths(state().config), name, stages)
+    return settings, resolve_directives(settings.runtime, tool.name, stages)
 
 
 def _rows(

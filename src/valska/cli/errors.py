@@ -13,6 +13,7 @@ from valska.external_tools.core.errors import ValskaError
 
 INTERRUPTED = 130
 GENERAL = 1
+USAGE = 2
 
 _FULL = "Free some space, or choose another directory."
 _HINTS = {
@@ -53,9 +54,15 @@ def _tell(error: Exception, state: State) -> int:
         return INTERRUPTED
     message, hint, code = _describe(error)
     click.echo(f"{_label('Error:', 'red')} {message}", err=True, color=color())
-    if hint:
-        click.echo(f"{_label('Hint:', 'cyan')} {hint}", err=True, color=color())
+    hint = _one_line(hint) if hint else _general_hint(code, state)
+    click.echo(f"{_label('Hint:', 'cyan')} {hint}", err=True, color=color())
     return code
+
+
+def _general_hint(code: int, state: State) -> str:
+    if code == USAGE:
+        return f"`{state.command} --help` says what is expected."
+    return "Run it again with -vv --debug to see more."
 
 
 def _label(text: str, colour: str) -> str:

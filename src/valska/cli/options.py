@@ -72,7 +72,9 @@ def parse_pairs(pairs: tuple[str, ...], option: str) -> dict[str, str]:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not name or not equals:
-            raise UsageError(f"{option} {pair!r} is not of the form KEY=VALUE")
+            raise UsageError(
+                f"{option} {pair!r} is not of the form KEY=VALUE", f"Write {option} KEY=VALUE."
+            )
         if name in found:
             raise UsageError(f"{option} {name} is given twice", "Keep one of them.")
         found[name] = value
@@ -86,12 +88,19 @@ def complete_tools(ctx: click.Context, param: click.Parameter, incomplete: str) 
     return [name for name in tool_names() if name.startswith(incomplete)]
 
 
+def first_argument(ctx: click.Context, name: str) -> str | None:
+    """Return an argument while a command line is completed; click stops at the open option."""
+    value = ctx.params.get(name)
+    words = [word for word in ctx.args if not word.startswith("-")]
+    return str(value) if value is not None else next(iter(words), None)
+
+
 def _complete_stages(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     from valska.external_tools.core.errors import ValskaError
     from valska.external_tools.core.manifest import load_manifest
 
     try:
-        stages = load_manifest(Path(ctx.params["bundle"]))["stages"]
+        stages = load_manifest(Path(first_argument(ctx, "bundle") or ""))["stages"]
     except (ValskaError, KeyError, TypeError):
         return []
     return [stage["name"] for stage in stages if stage["name"].startswith(incomplete)]

@@ -25,9 +25,12 @@ class State:
         Show tracebacks.
     config
         The configuration file that was named.
+    command
+        The command that runs, as the user would type it.
     """
 
     def __init__(self) -> None:
+        self.command = "valska"
         self.verbosity = 0
         self.debug = False
         self.config: Path | None = None
@@ -41,8 +44,8 @@ def state() -> State:
 
 def add_global_options(command: Command) -> Command:
     """Give a command the global options; they work before the verb and after it."""
-    known = {param.name for param in command.params}
-    command.params += [param for param in _global_options() if param.name not in known]
+    known = {name for param in command.params for name in param.opts}
+    command.params += [param for param in _global_options() if not known & set(param.opts)]
     return command
 
 

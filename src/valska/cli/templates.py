@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from itertools import takewhile
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import click
 
 from valska.cli.options import complete_tools, json_option
 from valska.cli.output import note, result, result_json, table
+from valska.cli.tools import load_tools
 from valska.external_tools.core.errors import UsageError
 from valska.external_tools.core.templates import get_template_path, list_templates
-from valska.external_tools.core.tool import RunSpec, Tool, load_tool, read_file, tool_names
+from valska.external_tools.core.tool import RunSpec, Tool, load_tool, read_file
 
 
 @click.command("templates")
@@ -34,7 +36,7 @@ def command(
             raise UsageError(
                 "--show and --copy need the name of a tool", "valska tools lists them."
             )
-        _list(tool_names(), as_json)
+        _list(load_tools(), as_json)
         return
     if show and copy:
         raise UsageError("--show and --copy do not go together", "Give one of them.")
@@ -44,16 +46,16 @@ def command(
     elif copy:
         _copy(loaded, *copy)
     else:
-        _list((tool,), as_json)
+        _list({tool: loaded}, as_json)
 
 
-def _list(tools: tuple[str, ...], as_json: bool) -> None:
-    found = {name: list_templates(load_tool(name).templates_dir) for name in tools}
+def _list(tools: dict[str, Tool], as_json: bool) -> None:
+    found = {name: list_templates(tool.templates_dir) for name, tool in tools.items()}
     if as_json:
         result_json(found)
         return
     rows = [
-        (tool, name, _summary(get_template_path(load_tool(tool).templates_dir, name)))
+        (tool, name, _summary(get_template_path(tools[tool].templates_dir, name)))
         for tool, names in found.items()
         for name in names
     ]
@@ -69,9 +71,10 @@ def _summary(template: Path) -> str:
 
 def _copy(tool: Tool, name: str, directory: Path) -> None:
     template = get_template_path(tool.templates_dir, name)
-    spec = RunSpec(tool=tool.name, run_id="copy", source=template)
-    sources = [template, *(item.source for item in tool.discover(spec, read_file))]
-    targets = {source: directory / _place(source, tool.templates_dir) for source in sources}
+    targets = {
+        source: directory / _place(source, tool.templates_dir)
+        for source in (template, *_companions(tool, template))
+    }
     taken = [str(target) for target in targets.values() if target.exists()]
     if taken:
         raise UsageError(f"{', '.join(taken)} exists already", "Choose another directory.")
@@ -84,3 +87,10 @@ def _copy(tool: Tool, name: str, directory: Path) -> None:
 
 def _place(source: Path, root: Path) -> Path:
     return source.relative_to(root) if source.is_relative_to(root) else Path(source.name)
+
+
+def _companions(tool: Tool, template: Path) -> Iterator[Path]:
+    """Find what a template names, and what lies in the directory that is called like it."""
+    spec = RunSpec(tool=tool.name, run_id="copy", source=template)
+    yield from (item.source for item in tool.discover(spec, read_file))
+    yield from filter(Path.is_file, sorted(template.with_suffix("").rglob("*")))

@@ -7,9 +7,9 @@ from typing import Any
 import click
 
 from valska.cli.options import json_option
-from valska.cli.output import plain, result, result_json, table
+from valska.cli.output import note, plain, result, result_json, table
 from valska.external_tools.core.errors import ValskaError
-from valska.external_tools.core.tool import load_tool, tool_names
+from valska.external_tools.core.tool import Tool, load_tool, tool_names
 
 
 @click.command("tools")
@@ -30,3 +30,14 @@ def _entry(name: str) -> dict[str, Any]:
     except ValskaError as error:
         return {"name": name, "summary": None, "stages": [], "error": error.message}
     return {"name": name, "summary": tool.summary, "stages": list(tool.stages), "error": None}
+
+
+def load_tools() -> dict[str, Tool]:
+    """Load every tool; a broken one is told on stderr and left out."""
+    loaded = {}
+    for name in tool_names():
+        try:
+            loaded[name] = load_tool(name)
+        except ValskaError as error:
+            note(f"Left out: {error.message}")
+    return loaded

@@ -50,6 +50,8 @@ class Settings:
         ``slurm`` or ``local``; None: Slurm where sbatch is.
     file
         The configuration file that was read.
+    runtime
+        What it holds.
     origins
         Setting to where its value is from.
     """
@@ -70,7 +72,8 @@ class Settings:
     srun_mpi: str | None = None
     scheduler: str | None = None
     file: Path | None = None
-    origins: Mapping[str, str] = field(default_factory=dict)
+    runtime: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    origins: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +167,7 @@ def resolve(
     file = find_runtime_paths(path, environ=environ, cwd=cwd, home=home)
     runtime = {} if file is None else read_runtime_paths(file)
     given = {key: value for key, value in (flags or {}).items() if value is not None}
-    base = file.parent if file else Path.cwd()
+    base = file.parent if file else cwd or Path.cwd()
     values, origins = _pick(
         ("flag", given),
         ("$VALSKA_IMAGES", {"images": environ.get("VALSKA_IMAGES") or None}),
@@ -173,7 +176,7 @@ def resolve(
         ("default", {"images": _data_directory(environ, home) / "valska" / "images"}),
     )
     values["images"] = Path(values["images"]).absolute()
-    return Settings(**values, file=file, origins=origins)
+    return Settings(**values, file=file, runtime=runtime, origins=origins)
 
 
 def resolve_directives(
@@ -330,6 +333,6 @@ def _data_directory(environ: Mapping[str, str], home: Path) -> Path:
 
 
 SETTING_NAMES = tuple(
-    entry.name for entry in fields(Settings) if entry.name not in ("file", "origins")
+    entry.name for entry in fields(Settings) if entry.name not in ("file", "runtime", "origins")
 )
 """Names of all settings."""

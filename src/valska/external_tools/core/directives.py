@@ -111,7 +111,7 @@ def check_directive(name: str, value: str | bool | None) -> str | None:
     name
         Long option of sbatch, without dashes.
     value
-        Its value; True for a flag that is set; None or False for one that is not wanted.
+        Its value; True or empty for a flag that is set; None or False for what is not wanted.
 
     Returns
     -------
@@ -128,6 +128,8 @@ def check_directive(name: str, value: str | bool | None) -> str | None:
         return None
     if isinstance(value, bool):
         return _switch(name, kind, value)
+    if not value and kind is not Kind.VALUE:
+        return ""
     return _text(name, kind, value)
 
 
@@ -146,7 +148,9 @@ def parse_directive(text: str) -> tuple[str, str | None]:
 
 def _kind(name: str) -> Kind:
     if name in OWNED:
-        raise DirectiveError(f"the Slurm directive {name!r} cannot be set: {OWNED[name]}")
+        raise DirectiveError(
+            f"the Slurm directive {name!r} cannot be set: {OWNED[name]}", "Leave it out."
+        )
     if name not in DIRECTIVES:
         raise DirectiveError(
             f"sbatch has no option {name!r}",
@@ -174,7 +178,8 @@ def _text(name: str, kind: Kind, value: str) -> str:
     if _CONTROL.search(value):
         raise DirectiveError(
             f"the value of the Slurm directive {name!r} has a newline or control character: "
-            f"{value!r}"
+            f"{value!r}",
+            "Write it on one line, in printable characters.",
         )
     if not value.strip():
         raise DirectiveError(

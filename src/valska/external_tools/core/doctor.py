@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import pwd
+import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
+from valska.external_tools.core.apptainer import clean_environment
 from valska.external_tools.core.config import Settings, resolve
 from valska.external_tools.core.config_file import find_runtime_paths
 from valska.external_tools.core.errors import ValskaError
+from valska.external_tools.core.images import ImageStore, resolve_image
 from valska.external_tools.core.process import Completed, Run, run
-from valska.external_tools.core.tool import load_tool, tool_names
+from valska.external_tools.core.runner import RunnerKind
+from valska.external_tools.core.tool import Tool, load_tool, tool_names
 
 TIMEOUT_S = 20.0
 FREE_BYTES = 2 << 30
@@ -91,6 +95,13 @@ class Machine:
         except ValskaError:
             return None
 
+    def in_image(self, image: Path, *argv: str) -> Completed | None:
+        """Run a program in an image, after the site's set-up lines."""
+        lines = "\n".join([*self.settings.setup, 'exec "$@"'])
+        environ = clean_environment(os.environ if self.environ is None else self.environ)
+        command = _exec(self.settings, image, *argv)
+        return replace(self, environ=environ).ask("bash", "-c", lines, "valska", *command)
+
 
 def diagnose(config: Path | None = None) -> tuple[Check, ...]:
     """Look at this machine.
@@ -120,7 +131,7 @@ def diagnose(config: Path | None = None) -> tuple[Check, ...]:
         check_place("image store", settings.images, "Set images in the configuration."),
         check_results_root(settings),
         *check_tools(tool_names()),
-        *check_images(config),
+        *check_images(machine, tool_names(), config),
     )
 
 
@@ -324,9 +335,50 @@ def check_tools(names: tuple[str, ...]) -> Iterator[Check]:
             yield Check(f"tool {name}", Status.OK, tool.summary)
 
 
-def check_images(config: Path | None) -> Iterator[Check]:
-    """Look for each tool's image."""
-    yield from ()
+def check_images(machine: Machine, names: tuple[str, ...], config: Path | None) -> Iterator[Check]:
+    """Look for each tool's image, and run something in it."""
+    checks = [
+        check
+        for name in names
+        if (tool := _tool(name)) and (check := _check_image(machine, tool, config))
+    ]
+    usable = any(check.status is Status.OK for check in checks)
+    for check in checks:
+        if usable and check.status is Status.MISSING:
+            yield replace(check, status=Status.WARN)
+        else:
+            yield check
+
+
+def _check_image(machine: Machine, tool: Tool, config: Path | None) -> Check | None:
+    name = f"image of {tool.name}"
+    try:
+        settings = resolve(tool.name, path=config)
+        if settings.runner != RunnerKind.CONTAINER:
+            return None
+        store = ImageStore(settings.images)
+        image = resolve_image(
+            settings.image, store, definition=tool.definition, apptainer=settings.apptainer
+        )
+    except ValskaError as error:
+        return Check(name, Status.MISSING, error.message, error.hint or "")
+    inside = replace(machine, settings=settings).in_image(image.path, "true")
+    if inside is None or inside.returncode:
+        advice = "Run it by hand to see why: " + shlex.join(_exec(settings, image.path, "true"))
+        return Check(name, Status.MISSING, f"{image.path} does not run: {_why(inside)}", advice)
+    return Check(name, Status.OK, f"{image.sha256[:12]} runs")
+
+
+def _exec(settings: Settings, image: Path, *argv: str) -> list[str]:
+    contained = ("--cleanenv", "--containall", "--no-home", "--no-eval")
+    return [settings.apptainer, "exec", *contained, os.fspath(image), *argv]
+
+
+def _tool(name: str) -> Tool | None:
+    try:
+        return load_tool(name)
+    except ValskaError:
+        return None
 
 
 def _version(text: str) -> tuple[int, ...]:

@@ -1,0 +1,25 @@
+"""The console scripts of single tools: the general verbs with the tool filled in."""
+
+from __future__ import annotations
+
+import sys
+
+from valska.cli import main
+
+
+def pyuvsim_prepare() -> None:
+    """Run ``valska bundle pyuvsim``."""
+    _prepare("pyuvsim")
+
+
+def pyuvsim_submit() -> None:
+    """Run ``valska submit``, for bundles of pyuvsim only."""
+    _submit("pyuvsim")
+
+
+def _prepare(tool: str) -> None:
+    main(["bundle", tool, *sys.argv[1:]], prog_name="valska")
+
+
+def _submit(tool: str) -> None:
+    main(["submit", "--tool", tool, *sys.argv[1:]], prog_name="valska")

@@ -1,0 +1,156 @@
+"""``valska submit``: a bundle's stages to Slurm, or to this machine."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from valska.cli.options import (
+    bundle_argument,
+    dry_run_option,
+    json_option,
+    parse_directives,
+    slurm_option,
+    stages_option,
+)
+from valska.cli.output import note, result, result_json
+from valska.cli.progress import describe, tell_changes
+from valska.cli.state import state
+from valska.external_tools.core.config import resolve
+from valska.external_tools.core.errors import UsageError, ValskaError
+from valska.external_tools.core.jobs import Submission, submit
+from valska.external_tools.core.manifest import Manifest, read_manifest
+from valska.external_tools.core.run_directory import Bundle, open_bundle
+from valska.external_tools.core.scheduler import Scheduler
+from valska.external_tools.core.site import write_site_env
+from valska.external_tools.core.status import RunStatus, StageState, wait
+from valska.external_tools.core.submission import prepare, scheduler_of
+
+
+class StageFailedError(ValskaError):
+    """A stage that was waited for did not succeed."""
+
+
+@click.command("submit")
+@bundle_argument
+@stages_option("Send only this stage.")
+@click.option(
+    "--resubmit", is_flag=True, help="Send stages again that have ended; jobs.json is archived."
+)
+@click.option(
+    "--scheduler",
+    type=click.Choice(["slurm", "local"]),
+    help="Where to send them.  [slurm where sbatch is, else local]",
+)
+@click.option("--wait", "waits", is_flag=True, help="Wait until the stages have ended.")
+@slurm_option
+@click.option("--image", metavar="PATH", help="Where the image is, if it is not in the store.")
+@dry_run_option
+@json_option
+@click.option("--tool", hidden=True, help="Refuse a bundle of any other tool.")
+def command(
+    bundle: Path,
+    stages: tuple[str, ...],
+    resubmit: bool,
+    scheduler: str | None,
+    waits: bool,
+    directives: tuple[str, ...],
+    image: str | None,
+    dry_run: bool,
+    as_json: bool,
+    tool: str | None,
+) -> None:
+    """Send the stages of BUNDLE to Slurm, chained by their order, or run them on this machine.
+
+    The bundle is checked first. Prints one line per job: stage and id. With --wait the exit code
+    is 0 if every stage has completed, else 1.
+    """
+    opened = open_bundle(bundle)
+    manifest = _manifest(opened, tool)
+    settings = resolve(manifest.tool, flags={"scheduler": scheduler}, path=state().config)
+    chosen = scheduler_of(settings)
+    extra = _extra(directives)
+    prepared = prepare(opened, manifest, settings, image)
+    if not dry_run:
+        write_site_env(opened.site_env, prepared.site)
+    submission = submit(
+        opened,
+        manifest,
+        chosen,
+        seal=prepared.seal,
+        stages=stages or None,
+        resubmit=resubmit,
+        dry_run=dry_run,
+        extra=extra,
+    )
+    _print(opened, submission, as_json)
+    if waits and not dry_run:
+        _wait(opened, manifest, chosen, stages)
+
+
+def _manifest(bundle: Bundle, tool: str | None) -> Manifest:
+    manifest = read_manifest(bundle)
+    if tool and manifest.tool != tool:
+        raise UsageError(
+            f"{bundle.path} is a bundle of {manifest.tool}, not of {tool}",
+            "`valska submit` takes bundles of every tool.",
+        )
+    return manifest
+
+
+def _extra(pairs: tuple[str, ...]) -> list[str]:
+    parse_directives(pairs)
+    return list(pairs)
+
+
+def _print(bundle: Bundle, submission: Submission, as_json: bool) -> None:
+    if as_json:
+        result_json(_as_json(bundle, submission))
+        return
+    for argv in submission.commands if submission.dry_run else ():
+        result(shlex.join(argv))
+    for stage, job in submission.jobs.items():
+        again = " (sent by an interrupted submit)" if stage in submission.found else ""
+        result(f"{stage} {job.job_id}{again}")
+    if submission.dry_run:
+        note("Nothing was sent.")
+    else:
+        where = "Slurm" if submission.scheduler == "slurm" else "this machine"
+        note(f"Submitted to {where}. Next: valska status {shlex.quote(str(bundle.path))}")
+
+
+def _as_json(bundle: Bundle, submission: Submission) -> dict[str, Any]:
+    return {
+        "bundle": bundle.path,
+        "scheduler": submission.scheduler,
+        "dry_run": submission.dry_run,
+        "token": submission.token,
+        "jobs": {stage: asdict(job) for stage, job in submission.jobs.items()},
+        "commands": [list(argv) for argv in submission.commands],
+        "found": list(submission.found),
+        "archived": submission.archived,
+    }
+
+
+def _wait(
+    bundle: Bundle, manifest: Manifest, scheduler: Scheduler, stages: tuple[str, ...]
+) -> None:
+    wanted = stages or tuple(stage.name for stage in manifest.stages)
+    try:
+        status = wait(bundle, manifest, scheduler, on_change=tell_changes(), stages=wanted)
+    except KeyboardInterrupt:
+        note("The jobs go on. `valska status` follows them, `valska cancel` ends them.")
+        raise
+    _require_success(bundle, status, wanted)
+
+
+def _require_success(bundle: Bundle, status: RunStatus, wanted: tuple[str, ...]) -> None:
+    for name in wanted:
+        stage = status.stage(name)
+        if stage.state is not StageState.COMPLETED:
+            log = f"Its log: {bundle.path / stage.log}" if stage.log else "It left no log."
+            raise StageFailedError(f"stage {describe(stage)}", log)

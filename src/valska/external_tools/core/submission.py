@@ -1,0 +1,155 @@
+"""What a bundle needs before its stages are sent: an intact seal, its image, and this site."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from valska.external_tools.core.config import Settings
+from valska.external_tools.core.errors import (
+    ConfigError,
+    PrerequisiteError,
+    VerificationError,
+)
+from valska.external_tools.core.image_store import ImageStore
+from valska.external_tools.core.manifest import Manifest
+from valska.external_tools.core.run_directory import Bundle
+from valska.external_tools.core.runner import CondaRunner, RunnerKind
+from valska.external_tools.core.scheduler import Scheduler, choose_scheduler
+from valska.external_tools.core.seal import require_intact, seal_of
+from valska.external_tools.core.site import Site
+from valska.external_tools.core.slurm import Slurm
+from valska.external_tools.core.staging import StagingMode
+from valska.external_tools.core.utils import sha256_file
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A bundle that was found intact, and what its jobs have to know of this site."""
+
+    seal: str
+    site: Site
+
+
+def site_of(settings: Settings, runner: RunnerKind) -> Site:
+    """Return what jobs have to know of the site that the settings describe.
+
+    Raises
+    ------
+    ConfigError
+        If the conda runner is asked for and no environment is configured.
+    """
+    return Site(
+        apptainer=settings.apptainer,
+        setup=settings.setup,
+        binds=settings.binds,
+        scratch=settings.scratch,
+        conda=_conda(settings) if runner is RunnerKind.CONDA else None,
+        srun_mpi=settings.srun_mpi,
+    )
+
+
+def scheduler_of(settings: Settings) -> Scheduler:
+    """Return the scheduler that the settings ask for, with the site's own sbatch.
+
+    Raises
+    ------
+    PrerequisiteError
+        If Slurm is asked for and there is no sbatch.
+    """
+    chosen = choose_scheduler(settings.scheduler, which=lambda _: shutil.which(settings.sbatch))
+    return replace(chosen, sbatch=settings.sbatch) if isinstance(chosen, Slurm) else chosen
+
+
+def prepare(
+    bundle: Bundle, manifest: Manifest, settings: Settings, image: str | None = None
+) -> Prepared:
+    """Check a bundle and its image, and describe this site for its jobs; write nothing.
+
+    Parameters
+    ----------
+    bundle
+        The bundle.
+    manifest
+        Its manifest.
+    settings
+        What holds here for its tool.
+    image
+        Where the image is, if it is not in the store.
+
+    Raises
+    ------
+    VerificationError
+        If a sealed file, or the image, is not what the manifest says.
+    PrerequisiteError
+        If the image is not here.
+    ConfigError
+        If the conda runner has no environment here.
+    """
+    require_intact(bundle)
+    runner = RunnerKind(manifest.runner)
+    references = {
+        entry.path: entry.source for entry in manifest.inputs if entry.mode == StagingMode.REFERENCE
+    }
+    site = replace(
+        site_of(settings, runner),
+        image=_image(bundle, manifest, settings, image) if runner is RunnerKind.CONTAINER else None,
+        references=references,
+    )
+    return Prepared(seal_of(bundle), site)
+
+
+def _conda(settings: Settings) -> CondaRunner:
+    if settings.conda_sh is None or settings.conda_env is None:
+        raise ConfigError(
+            "the conda runner has no environment",
+            "Set conda: {sh: …/conda.sh, env: NAME} in the tool's section of the configuration.",
+        )
+    return CondaRunner(str(settings.conda_sh), settings.conda_env)
+
+
+def _image(bundle: Bundle, manifest: Manifest, settings: Settings, image: str | None) -> Path:
+    facts = manifest.image or {}
+    wanted, embedded = str(facts.get("sha256", "")), facts.get("embedded")
+    if image is not None:
+        return _checked(Path(image).absolute(), wanted)
+    if embedded:
+        return bundle.path / str(embedded)
+    candidates = [ImageStore(settings.images).sif(wanted), site_image(bundle.site_env)]
+    found = next((path for path in candidates if path is not None and path.is_file()), None)
+    if found is None:
+        definition = next(iter(sorted(bundle.containers.glob("*.def"))), "its definition")
+        raise PrerequisiteError(
+            f"the image {wanted[:12]} of this bundle is neither in the store {settings.images} "
+            "nor where it was",
+            f"Name it with --image PATH, or build it: valska build {definition}",
+        )
+    return _checked(found, wanted)
+
+
+def _checked(path: Path, wanted: str) -> Path:
+    if not path.is_file():
+        raise PrerequisiteError(f"no such image: {path}", "Check the path.")
+    digest = sha256_file(path)
+    if digest != wanted:
+        raise VerificationError(
+            f"the image {path} is not the manifest's: its sha256 is {digest[:12]}…, "
+            f"not {wanted[:12]}…",
+            "Name the right one with --image PATH, or bundle again with this one.",
+        )
+    return path
+
+
+def site_image(site_env: Path) -> Path | None:
+    """Return where ``site.env`` says that the image is, or None."""
+    prefix = "VALSKA_IMAGE="
+    try:
+        lines = site_env.read_text(encoding="utf-8").splitlines()
+        texts = [
+            shlex.split(line.removeprefix(prefix)) for line in lines if line.startswith(prefix)
+        ]
+    except (OSError, ValueError):
+        return None
+    return Path(texts[-1][0]) if texts and texts[-1] and texts[-1][0] else None

@@ -1,0 +1,50 @@
+"""A small real tool, as a plugin outside valska: counts the lines of a file, then doubles them."""
+
+from typing import ClassVar
+
+import yaml
+
+from valska.external_tools.core.errors import UsageError
+from valska.external_tools.core.overrides import apply_overrides
+from valska.external_tools.core.templates import get_templates_dir
+from valska.external_tools.core.tool import Input, RunPlan, Stage
+
+
+class LineTool:
+    name = "linetool"
+    summary = "count the lines of a file"
+    definition = "linetool.def"
+    templates_dir = get_templates_dir(__file__)
+    stages = ("count", "double")
+    directives: ClassVar = {
+        "count": {"time": "10", "ntasks": "1"},
+        "double": {"time": "10", "ntasks": "1"},
+    }
+
+    def discover(self, spec, read):
+        document = _document(spec, read)
+        if "data" not in document:
+            raise UsageError(f"{spec.source} names no data")
+        return (Input("data", (spec.source.parent / document["data"]).absolute(), "data.txt"),)
+
+    def plan(self, spec, inputs, read):
+        document = {**_document(spec, read), "data": "../inputs/data.txt"}
+        count = "wc -l < ../inputs/data.txt > count.txt" + document.get("then", "")
+        double = "echo $(( $(cat count.txt) * 2 )) > double.txt"
+        return RunPlan(
+            stages=(
+                Stage("count", ("bash", "-c", count), outputs=("count.txt",)),
+                Stage("double", ("bash", "-c", double), after=("count",), outputs=("double.txt",)),
+            ),
+            configs={"lines.yaml": yaml.safe_dump(document).encode()},
+            taxonomy={"kind": spec.taxonomy.get("kind", "plain")},
+            section={"data": "data"},
+        )
+
+
+def _document(spec, read):
+    document = yaml.safe_load(read(spec.source))
+    return apply_overrides(document, spec.overrides, known=["then"])
+
+
+TOOL = LineTool()
