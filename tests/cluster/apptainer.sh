@@ -157,26 +157,13 @@ missing() {
 }
 
 check() {
-    local gaps
-    if command -v apptainer >/dev/null; then
-        say "$(apptainer --version) at $(command -v apptainer)"
-    fi
-    gaps="$(missing)"
-    [[ -n $gaps ]] || { say "nothing is missing"; return 0; }
-    printf 'missing: %s\n' "${gaps//$'\n'/, }"
-    return 1
+    ! command -v apptainer >/dev/null || say "$(apptainer --version) at $(command -v apptainer)"
+    report_missing "$(missing)"
 }
 
 install() {
-    local reasons
     [[ -n "$(missing)" ]] || return 0
-    reasons="$(unsupported_reasons)"
-    if [[ -n $reasons ]]; then
-        check || true
-        complain "cannot install Apptainer here: ${reasons//$'\n'/, }." \
-            "Install Apptainer 1.3 or later from your distribution, or ask the administrator."
-        return "$EXIT_UNSUPPORTED"
-    fi
+    require_debian_root "install Apptainer"
     take_lock
     apt_install "install Apptainer's helper programs" "${HELPERS[@]}"
     if ! command -v apptainer >/dev/null; then

@@ -1,7 +1,6 @@
 # shellcheck shell=bash
 # Shared by the scripts in this directory; sourced, never run.
 
-# shellcheck disable=SC2034  # read by the scripts that source this file
 EXIT_UNSUPPORTED=3
 
 # The scripts call system tools (useradd, mysqld, slurmd) that an ordinary PATH may not reach.
@@ -50,6 +49,24 @@ unsupported_reasons() {
     [[ "$(id -u)" == 0 ]] || echo "not root"
     [[ -f /etc/debian_version ]] && command -v apt-get >/dev/null && command -v dpkg >/dev/null ||
         echo "not a Debian system (no apt-get and dpkg)"
+}
+
+# require_debian_root WHAT: leave with EXIT_UNSUPPORTED, before anything is changed, if this machine
+# is not one these scripts can set up.
+require_debian_root() {
+    local reasons
+    reasons="$(unsupported_reasons)"
+    [[ -n $reasons ]] || return 0
+    complain "cannot $1 here: ${reasons//$'\n'/, }." \
+        "Run this as root on Debian, or have the services installed and running by other means."
+    exit "$EXIT_UNSUPPORTED"
+}
+
+# report_missing LINES: say what is missing, if anything; fails if something is.
+report_missing() {
+    [[ -n $1 ]] || { say "nothing is missing"; return 0; }
+    say "missing: ${1//$'\n'/, }"
+    return 1
 }
 
 # Only one of these scripts may change the machine at a time; children of a script that holds the
