@@ -235,7 +235,12 @@ def test_an_override_replaces_the_path_variable(user: Path) -> None:
         ("telescope.array_layout", None, "is missing", "CSV"),
         ("telescope.array_layout", {0: [0, 0, 0]}, "written out", "CSV"),
         ("freq.Nfreq", 3, "no key 'freq.Nfreq'", "freq.Nfreqs"),
-        ("telescope_config.telescope_nam", 3, "no key 'telescope_nam'", "telescope_name"),
+        (
+            "telescope_config.telescope_nam",
+            3,
+            "no key 'telescope_config.telescope_nam'",
+            "telescope_config.telescope_name",
+        ),
     ],
 )
 def test_a_wrong_path_or_key_is_one_clear_error(

@@ -117,14 +117,12 @@ def _load_telescope(
     path = locate(_file("telescope", "telescope_config_name", section, roots))
     document = parse_yaml(read(path), path.name)
     check_telescope_config(document, path.name)
-    mine = {
-        key.removeprefix(TELESCOPE_PREFIX): value
-        for key, value in spec.overrides.items()
-        if key.startswith(TELESCOPE_PREFIX)
-    }
-    changed = apply_overrides(document, mine, TELESCOPE_CONFIG)
+    mine = {k: v for k, v in spec.overrides.items() if k.startswith(TELESCOPE_PREFIX)}
+    section_name = TELESCOPE_PREFIX.removesuffix(".")
+    known = [TELESCOPE_PREFIX + key for key in TELESCOPE_CONFIG]
+    changed = apply_overrides({section_name: document}, mine, known)[section_name]
     check_telescope_config(changed, path.name)
-    return changed
+    return dict(changed)
 
 
 def _source_files(obsparam: Mapping[str, Any], roots: Roots) -> Iterator[NamedFile]:

@@ -90,6 +90,20 @@ class PyuvsimTool:
         stage = plan_stage(spec.directives.get(SIMULATE, {}), outputs, spec)
         return RunPlan((stage,), render(found, targets, filing), taxonomy, section)
 
+    def plot(self, outputs: Path, section: Mapping[str, Any], title: str) -> bytes:
+        """Draw the visibilities of a few short baselines over time and frequency.
+
+        Raises
+        ------
+        PrerequisiteError
+            If there are none yet, or h5py or matplotlib is not installed.
+        UsageError
+            If they are not UVH5.
+        """
+        from valska.external_tools.pyuvsim.picture import draw
+
+        return draw(outputs, section, title)
+
 
 TOOL = PyuvsimTool()
 
