@@ -1,0 +1,171 @@
+"""Apptainer: its version, and what it says of an image. Every call is an argv list."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from valska.external_tools.core.errors import PrerequisiteError
+from valska.external_tools.core.process import Run, run
+from valska.external_tools.core.utils import CHUNK_BYTES
+
+TIMEOUT_S = 300.0
+"""Inspecting an image takes a second; unpacking one where there is no FUSE takes minutes."""
+
+_INSTALL_HINT = "Install Apptainer 1.3 or later, or name it: apptainer in the configuration."
+_ROOTFS = re.compile(r"\|(\d+)-(\d+)\s*\|FS \(\S+?/\*System")
+_PYTHON_PACKAGES = """
+import json, platform
+from importlib.metadata import distributions
+
+found = {d.metadata["Name"]: d.version for d in distributions() if d.metadata["Name"]}
+print(json.dumps({"Python": platform.python_version(), **dict(sorted(found.items()))}))
+"""
+_SYSTEM_PACKAGES = {
+    "dpkg": ("dpkg-query", "-W", "-f", "${Package}\\t${Version}\\n"),
+    "rpm": ("rpm", "-qa", "--queryformat", "%{NAME}\\t%{VERSION}-%{RELEASE}\\n"),
+}
+_KEPT = frozenset(
+    f"APPTAINER_{name}"
+    for name in (
+        "AUTHFILE",
+        "CACHEDIR",
+        "CONFIGDIR",
+        "DISABLE_CACHE",
+        "DOCKER_HOST",
+        "DOCKER_PASSWORD",
+        "DOCKER_USERNAME",
+        "NOHTTPS",
+        "NO_HTTPS",
+        "TMPDIR",
+        "USERNS",
+    )
+)
+
+
+def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without the user's settings that would change what a container is."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if not name.startswith(("APPTAINER", "SINGULARITY")) or name in _KEPT
+    }
+
+
+def apptainer_version(apptainer: str, *, run: Run = run) -> str:
+    """Return the version of Apptainer.
+
+    Raises
+    ------
+    PrerequisiteError
+        If it is not there or does not run.
+    """
+    if shutil.which(apptainer) is None:
+        raise PrerequisiteError(f"no such program: {apptainer}", _INSTALL_HINT)
+    done = run([apptainer, "--version"], timeout=60)
+    if done.returncode != 0:
+        text = (done.stderr or done.stdout).strip().splitlines()
+        raise PrerequisiteError(
+            f"{apptainer} does not run: {text[-1] if text else 'no message'}", _INSTALL_HINT
+        )
+    return done.stdout.split()[-1] if done.stdout.split() else "unknown"
+
+
+def inspect(apptainer: str, sif: Path, *, run: Run = run) -> dict[str, Any]:
+    """Return what Apptainer says of an image: ``labels`` and ``deffile``, among others.
+
+    Raises
+    ------
+    PrerequisiteError
+        If it is not an image that Apptainer can read.
+    """
+    done = run(
+        [apptainer, "inspect", "--json", "--labels", "--deffile", os.fspath(sif)], timeout=TIMEOUT_S
+    )
+    try:
+        if done.returncode == 0:
+            attributes: dict[str, Any] = json.loads(done.stdout)["data"]["attributes"]
+            return attributes
+    except (ValueError, KeyError, TypeError):
+        pass
+    text = done.stderr.strip().splitlines()
+    raise PrerequisiteError(
+        f"{sif} is not an image that Apptainer reads: {text[-1] if text else 'no answer'}",
+        "Name a .sif file.",
+    )
+
+
+def own_labels(attributes: Mapping[str, Any]) -> dict[str, str]:
+    """Return an image's labels without those that Apptainer adds by itself."""
+    labels = attributes.get("labels") or {}
+    return {
+        name: str(value)
+        for name, value in sorted(labels.items())
+        if not name.startswith("org.label-schema.")
+    }
+
+
+def built_with(attributes: Mapping[str, Any]) -> str | None:
+    """Return the version of Apptainer that built an image, as its labels have it."""
+    labels = attributes.get("labels") or {}
+    version = labels.get("org.label-schema.usage.apptainer.version")
+    return str(version) if version else None
+
+
+def image_packages(apptainer: str, sif: Path, *, run: Run = run) -> dict[str, Any]:
+    """Return the Python and the system packages in an image; None for what it cannot say."""
+    return {
+        "python": _python_packages(apptainer, sif, run),
+        "system": _system_packages(apptainer, sif, run),
+    }
+
+
+def rootfs_sha256(apptainer: str, sif: Path, *, run: Run = run) -> str | None:
+    """Return the digest of the partition that holds the root file system, or None."""
+    done = run([apptainer, "sif", "list", os.fspath(sif)], timeout=60)
+    match = _ROOTFS.search(done.stdout)
+    return _range_sha256(sif, int(match[1]), int(match[2])) if match else None
+
+
+def _range_sha256(path: Path, start: int, end: int) -> str:
+    digest = sha256()
+    with path.open("rb") as file:
+        file.seek(start)
+        while start < end and (chunk := file.read(min(CHUNK_BYTES, end - start))):
+            digest.update(chunk)
+            start += len(chunk)
+    return digest.hexdigest()
+
+
+def _ask(apptainer: str, sif: Path, argv: tuple[str, ...], run: Run) -> str | None:
+    contained = ["--cleanenv", "--containall", "--no-home", "--no-eval"]
+    done = run(
+        [apptainer, "exec", *contained, os.fspath(sif), *argv],
+        env=clean_environment(os.environ),
+        timeout=TIMEOUT_S,
+    )
+    return done.stdout if done.returncode == 0 else None
+
+
+def _python_packages(apptainer: str, sif: Path, run: Run) -> dict[str, str] | None:
+    for python in ("python", "python3"):
+        answer = _ask(apptainer, sif, (python, "-I", "-c", _PYTHON_PACKAGES), run)
+        if answer is not None:
+            found: dict[str, str] = json.loads(answer)
+            return found
+    return None
+
+
+def _system_packages(apptainer: str, sif: Path, run: Run) -> dict[str, Any] | None:
+    for manager, argv in _SYSTEM_PACKAGES.items():
+        answer = _ask(apptainer, sif, argv, run)
+        if answer is not None:
+            pairs = (line.partition("\t") for line in sorted(answer.splitlines()) if line)
+            return {"manager": manager, "packages": {name: version for name, _, version in pairs}}
+    return None

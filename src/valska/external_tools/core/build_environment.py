@@ -1,0 +1,143 @@
+"""What an image build gets of the machine around it: variables, certificates, a private /tmp."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from valska.external_tools.core import apptainer as programs
+from valska.external_tools.core.errors import PrerequisiteError
+from valska.external_tools.core.process import Run, run
+
+CA_VARIABLES = ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+PASSED_VARIABLES = (
+    "PIP_INDEX_URL",
+    "PIP_EXTRA_INDEX_URL",
+    "PIP_TRUSTED_HOST",
+    "PIP_DEFAULT_TIMEOUT",
+    "PIP_RETRIES",
+)
+"""Settings of pip that a build takes over from the caller. They are not recorded."""
+
+_PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy")
+_HOST_VARIABLES = frozenset(
+    (
+        *("PATH", "LD_LIBRARY_PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TERM", "TMPDIR"),
+        *("XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "REGISTRY_AUTH_FILE", "DOCKER_CONFIG"),
+        *("SSL_CERT_FILE", "SSL_CERT_DIR", "SOURCE_DATE_EPOCH"),
+        *_PROXIES,
+        *(name.upper() for name in _PROXIES),
+    )
+)
+_IN_BUILD = Path("/tmp")  # noqa: S108 - the container's, which is private
+_CA_IN_BUILD = _IN_BUILD / ".valska" / "ca.pem"
+
+log = logging.getLogger(__name__)
+
+
+def build_environment(
+    environ: Mapping[str, str], work: Path, ca_bundle: Path | None, epoch: str | None
+) -> dict[str, str]:
+    """Return the environment of a build, and put the certificates where it finds them.
+
+    Few variables of the caller are kept, since Apptainer hands them all to ``%test``.
+
+    Parameters
+    ----------
+    environ
+        The caller's environment.
+    work
+        The workspace; its ``tmp`` is the build's ``/tmp``.
+    ca_bundle
+        Certificates to trust.
+    epoch
+        Seconds since 1970: no file of the image is to be newer.
+    """
+    kept = programs.clean_environment(environ)
+    host = {
+        name: value
+        for name, value in kept.items()
+        if name in _HOST_VARIABLES or name.startswith("APPTAINER")
+    }
+    inside = {name: environ[name] for name in PASSED_VARIABLES if environ.get(name)}
+    if ca_bundle is not None:
+        place = work / "tmp" / _CA_IN_BUILD.relative_to(_IN_BUILD)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ca_bundle, place)
+        inside |= dict.fromkeys(CA_VARIABLES, os.fspath(_CA_IN_BUILD))
+        host["SSL_CERT_FILE"] = os.fspath(ca_bundle)
+    epoch = environ.get("SOURCE_DATE_EPOCH") or epoch
+    if epoch:
+        inside["SOURCE_DATE_EPOCH"] = host["SOURCE_DATE_EPOCH"] = epoch
+    own = {f"APPTAINERENV_{name}": value for name, value in inside.items()}
+    return {**host, **own, "APPTAINER_TMPDIR": os.fspath(work)}
+
+
+def find_ca_bundle(named: Path | None, environ: Mapping[str, str]) -> Path | None:
+    """Return the certificates to trust: those named, else those of the environment, else None.
+
+    Raises
+    ------
+    PrerequisiteError
+        If the named file is not there.
+    """
+    if named is not None:
+        if not named.is_file():
+            raise PrerequisiteError(
+                f"no such CA bundle: {named}", "Check ca_bundle in the configuration."
+            )
+        return named.absolute()
+    paths = (Path(environ[name]) for name in CA_VARIABLES if environ.get(name))
+    return next((path.absolute() for path in paths if path.is_file()), None)
+
+
+def needs_fakeroot() -> bool:
+    """Tell whether this is a root that lacks capabilities, as root in a container often does."""
+    if os.geteuid() != 0:
+        return False
+    try:
+        status = Path("/proc/self/status").read_text()
+        last = int(Path("/proc/sys/kernel/cap_last_cap").read_text())
+    except (OSError, ValueError):
+        return False
+    held = next((line for line in status.splitlines() if line.startswith("CapPrm:")), "CapPrm: 0")
+    return int(held.split()[1], 16) != (1 << (last + 1)) - 1
+
+
+@contextmanager
+def workspace(environ: Mapping[str, str]) -> Iterator[Path]:
+    """Make a private temporary directory, with a ``tmp`` in it, for the length of a block.
+
+    Raises
+    ------
+    PrerequisiteError
+        If it cannot be made.
+    """
+    parent = environ.get("APPTAINER_TMPDIR") or environ.get("TMPDIR") or tempfile.gettempdir()
+    try:
+        work = Path(tempfile.mkdtemp(prefix="valska-build-", dir=parent)).absolute()
+        (work / "tmp").mkdir()
+        (work / "tmp").chmod(0o1777)
+    except OSError as error:
+        raise PrerequisiteError(
+            f"no temporary directory can be made in {parent}: {error.strerror}",
+            "Set TMPDIR to a directory with some gigabytes of free space.",
+        ) from error
+    try:
+        yield work
+    finally:
+        _remove(work)
+
+
+def _remove(work: Path, run: Run = run) -> None:
+    """Remove a directory; what belongs to subordinate ids needs a user namespace to go."""
+    shutil.rmtree(work, ignore_errors=True)
+    if work.exists() and shutil.which("unshare"):
+        run(["unshare", "--map-root-user", "--map-auto", "rm", "-rf", os.fspath(work)])
+    if work.exists():
+        log.warning("the temporary directory %s could not be removed", work)

@@ -1,0 +1,148 @@
+"""The log of an image build: written while it runs, followed, and read when it fails."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from valska.external_tools.core.errors import PrerequisiteError, ValskaError
+from valska.external_tools.core.process import Completed, Run
+
+Progress = Callable[[str], None]
+
+SHOWN_LINES = 12
+POLL_S = 0.2
+
+_TO_FILE = 'exec "$@" >"$0" 2>&1'
+_COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_CERTIFICATES = "Name the site's certificates: ca_bundle in the configuration (or --ca-bundle)."
+_SPACE = (
+    "Free some space: images go to the store ($VALSKA_IMAGES), a build unpacks in $TMPDIR "
+    "and Apptainer keeps downloads in $APPTAINER_CACHEDIR."
+)
+_FAULTS: tuple[tuple[str, type[ValskaError], str, str], ...] = (
+    (
+        r"no space left on device|disk quota exceeded|Write failed because",
+        ValskaError,
+        "the disk is full",
+        _SPACE,
+    ),
+    (
+        r"Requesting capability set|no mapping entry found|user namespaces? .*(disabled|not)"
+        r"|newuidmap|CLONE_NEWUSER|failed to create user namespace",
+        PrerequisiteError,
+        "Apptainer cannot build images here",
+        "`valska doctor` says what is missing. Or build it elsewhere, and name the file with "
+        "--image.",
+    ),
+    (
+        r"conveyor failed to get.*(x509|certificate)|while fetching.*(x509|certificate)",
+        PrerequisiteError,
+        "the registry's certificate is not trusted",
+        _CERTIFICATES,
+    ),
+    (
+        r"conveyor failed to get.*(unauthorized|denied)|while fetching.*(unauthorized|denied)",
+        PrerequisiteError,
+        "the registry does not give {base} to you",
+        "Log in (`apptainer registry login`), or name another base with --base PATH|URI.",
+    ),
+    (
+        r"conveyor failed to get.*(manifest unknown|MANIFEST_UNKNOWN|NAME_UNKNOWN|404)",
+        PrerequisiteError,
+        "the registry does not have {base}",
+        "Check the digest, or name another base with --base PATH|URI.",
+    ),
+    (
+        r"conveyor failed to get|while fetching|while pulling",
+        PrerequisiteError,
+        "the base {base} cannot be fetched",
+        "Where no registry answers, name a base that is here: --base PATH|URI "
+        "(containers/bootstrap-base.sh makes one).",
+    ),
+    (
+        r"CERTIFICATE_VERIFY_FAILED",
+        PrerequisiteError,
+        "the package index's certificate is not trusted",
+        _CERTIFICATES,
+    ),
+    (
+        r"DO NOT MATCH THE HASHES|Hashes are required",
+        ValskaError,
+        "a package is not the one that the lock names",
+        "Do not use what the index gave; check PIP_INDEX_URL and the lock.",
+    ),
+    (
+        r"NewConnectionError|NameResolutionError|Temporary failure in name resolution"
+        r"|Network is unreachable|ReadTimeoutError",
+        PrerequisiteError,
+        "the package index does not answer",
+        "Set PIP_INDEX_URL to an index that this machine reaches, or https_proxy.",
+    ),
+    (r"execute %test script", ValskaError, "the image is built, but fails its own test", ""),
+    (r"while running %post section", ValskaError, "a command of %post failed", ""),
+)
+
+
+def run_logged(
+    argv: Sequence[str],
+    log: Path,
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    run: Run,
+    progress: Progress | None = None,
+) -> Completed:
+    """Run a program with stdout and stderr in a file, telling each line as it comes."""
+    log.touch()
+    with _followed(log, progress):
+        return run(["sh", "-c", _TO_FILE, os.fspath(log.absolute()), *argv], cwd=cwd, env=env)
+
+
+def explain_failure(log: Path, base: str) -> ValskaError:
+    """Return the error that a failed build's log speaks of."""
+    text = _plain(log)
+    shown = [line for line in text.splitlines() if line.strip()][-SHOWN_LINES:]
+    end = "\n".join([f"The end of {log}:", *(f"  {line}" for line in shown)])
+    for pattern, kind, message, hint in _FAULTS:
+        if re.search(pattern, text):
+            told = f"{hint}\n{end}" if hint else end
+            return kind(f"the image was not built: {message.format(base=base)}", told)
+    return ValskaError("the image was not built: apptainer build failed", end)
+
+
+def _plain(log: Path) -> str:
+    return _COLOURS.sub("", log.read_text(errors="replace"))
+
+
+@contextmanager
+def _followed(log: Path, progress: Progress | None) -> Iterator[None]:
+    if progress is None:
+        yield
+        return
+    ended = threading.Event()
+    thread = threading.Thread(target=_follow, args=(log, progress, ended), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _follow(log: Path, progress: Progress, ended: threading.Event) -> None:
+    rest = ""
+    with log.open(errors="replace") as file:
+        while True:
+            last = ended.wait(POLL_S)
+            *lines, rest = (rest + file.read()).split("\n")
+            for line in lines:
+                progress(_COLOURS.sub("", line))
+            if last:
+                break
+    if rest:
+        progress(_COLOURS.sub("", rest))

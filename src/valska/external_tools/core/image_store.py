@@ -1,0 +1,242 @@
+"""The image store: a directory of images, each named by its digest."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from valska.external_tools.core.errors import PrerequisiteError, ValskaError, VerificationError
+from valska.external_tools.core.image_record import ImageRecord, read_record
+from valska.external_tools.core.utils import sha256_file, write_atomic
+
+_FULL_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageStore:
+    """Images below ``<root>/sha256/``: ``<digest>.sif``, its record, receipt, definition and lock.
+
+    An image is in the store once its record (``<digest>.json``) is, which is written last.
+
+    Parameters
+    ----------
+    root
+        The store's directory; made when the first image is added.
+    """
+
+    root: Path
+
+    @property
+    def directory(self) -> Path:
+        """Where the images are."""
+        return self.root / "sha256"
+
+    @property
+    def logs(self) -> Path:
+        """Where builds write what they print."""
+        return self.root / "logs"
+
+    def sif(self, sha256: str) -> Path:
+        """Return the place of an image."""
+        return self.directory / f"{sha256}.sif"
+
+    def record(self, sha256: str) -> Path:
+        """Return the place of an image's record."""
+        return self.directory / f"{sha256}.json"
+
+    def receipt(self, sha256: str) -> Path:
+        """Return the place of an image's receipt: digest, size, mtime and inode in one line."""
+        return self.directory / f"{sha256}.sif.receipt"
+
+    def source(self, sha256: str, name: str) -> Path:
+        """Return the place of a copy of the definition or the lock, which keeps its suffix."""
+        return self.directory / f"{sha256}{Path(name).suffix}"
+
+    @contextmanager
+    def workspace(self) -> Iterator[Path]:
+        """Make a hidden directory in the store for the length of a block.
+
+        Raises
+        ------
+        PrerequisiteError
+            If the store cannot be written.
+        """
+        path = self.root.absolute() / f".build-{secrets.token_hex(6)}"
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self.logs.mkdir(exist_ok=True)
+            path.mkdir(mode=0o700)
+        except OSError as error:
+            raise PrerequisiteError(
+                f"the image store {self.root} cannot be written: {error.strerror}",
+                "Choose another with $VALSKA_IMAGES, or images in the configuration.",
+            ) from error
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def add(
+        self, sif: Path, record: ImageRecord, files: Mapping[str, bytes] | None = None
+    ) -> ImageRecord:
+        """Take an image into the store.
+
+        Parameters
+        ----------
+        sif
+            The image, on the store's own file system (see `workspace`); it is moved.
+        record
+            Its record.
+        files
+            Name to content of definition and lock.
+
+        Raises
+        ------
+        ValskaError
+            If the store cannot be written.
+        """
+        target = self.sif(record.sha256)
+        try:
+            sif.chmod(0o777 & ~_umask())
+            sif.replace(target)
+        except OSError as error:
+            raise ValskaError(f"cannot write {target}: {error.strerror}") from error
+        for name, data in (files or {}).items():
+            write_atomic(self.source(record.sha256, name), data)
+        self.write_receipt(record.sha256)
+        write_atomic(self.record(record.sha256), record.to_bytes())
+        return record
+
+    def get(self, sha256: str) -> ImageRecord:
+        """Return the record of an image.
+
+        Parameters
+        ----------
+        sha256
+            Its digest, or the start of it.
+
+        Raises
+        ------
+        PrerequisiteError
+            If there is no such image, or more than one.
+        """
+        found = self.find(sha256)
+        if not found:
+            raise PrerequisiteError(
+                f"no image {sha256} in the store {self.root}",
+                "Build it with `valska build`, or name another store with $VALSKA_IMAGES.",
+            )
+        if len(found) > 1:
+            digests = ", ".join(record.sha256[:16] for record in found)
+            raise PrerequisiteError(
+                f"{len(found)} images begin with {sha256}: {digests}", "Give more digits."
+            )
+        return found[0]
+
+    def find(self, prefix: str) -> tuple[ImageRecord, ...]:
+        """Return the records of the images whose digest begins so."""
+        if not re.fullmatch(r"[0-9a-f]{1,64}", prefix):
+            return ()
+        return tuple(self._read(path) for path in self._records(prefix))
+
+    def list(self) -> tuple[ImageRecord, ...]:
+        """Return the records of all images, the newest first; what is not readable is left out."""
+        found: list[ImageRecord] = []
+        for path in self._records():
+            try:
+                found.append(self._read(path))
+            except ValskaError as error:
+                log.warning("an image record is left out: %s", error.message)
+        found.sort(key=lambda record: (record.created_utc, record.sha256), reverse=True)
+        return tuple(found)
+
+    def newest(
+        self,
+        name: str | None = None,
+        *,
+        definition_sha256: str | None = None,
+        lock_sha256: str | None = None,
+        recipe_sha256: str | None = None,
+    ) -> ImageRecord | None:
+        """Return the newest image that agrees with all that is given, or None."""
+        wanted = {
+            "definition_sha256": definition_sha256,
+            "lock_sha256": lock_sha256,
+        }
+        for record in self.list():
+            facts = record.facts
+            if (
+                name in (None, record.name)
+                and recipe_sha256 in (None, record.recipe_sha256)
+                and all(value in (None, facts[key]) for key, value in wanted.items())
+            ):
+                return record
+        return None
+
+    def files(self, record: ImageRecord) -> dict[str, bytes]:
+        """Return name and content of an image's definition and lock, as far as they are kept."""
+        found = {}
+        for entry in (record.definition, record.lock):
+            if entry is not None:
+                with suppress(OSError):
+                    found[entry["name"]] = self.source(record.sha256, entry["name"]).read_bytes()
+        return found
+
+    def check(self, sha256: str) -> None:
+        """Check that an image still has its digest, which is read only if its receipt is stale.
+
+        Raises
+        ------
+        VerificationError
+            If it has not.
+        """
+        path = self.sif(sha256)
+        with suppress(OSError):
+            if self.receipt(sha256).read_text() == receipt_line(path, sha256):
+                return
+        if sha256_file(path) != sha256:
+            raise VerificationError(
+                f"{path} has been altered: it does not have the digest of its name",
+                "Remove it and its record, and build it again.",
+            )
+        with suppress(ValskaError):
+            self.write_receipt(sha256)
+
+    def write_receipt(self, sha256: str) -> None:
+        """Note that an image's digest has been read, so that array tasks need not."""
+        line = receipt_line(self.sif(sha256), sha256)
+        write_atomic(self.receipt(sha256), line.encode())
+
+    def _records(self, prefix: str = "") -> tuple[Path, ...]:
+        return tuple(
+            path
+            for path in sorted(self.directory.glob(f"{prefix}*.json"))
+            if _FULL_DIGEST.fullmatch(path.stem) and self.sif(path.stem).is_file()
+        )
+
+    def _read(self, path: Path) -> ImageRecord:
+        record = read_record(path)
+        if record.sha256 != path.stem:
+            raise ValskaError(f"{path} is the record of another image, {record.sha256}")
+        return record
+
+
+def receipt_line(sif: Path, sha256: str) -> str:
+    """Return what a job compares with ``stat -Lc '%s %Y %i'``, the digest before it."""
+    status = sif.stat()
+    return f"{sha256} {status.st_size} {int(status.st_mtime)} {status.st_ino}\n"
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,194 @@
+"""Images for bundles: the store, what a reference stands for, and building."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from valska.external_tools.core import apptainer as programs
+from valska.external_tools.core.bundling import BundledImage
+from valska.external_tools.core.definition import SUFFIX, shipped_definitions
+from valska.external_tools.core.errors import PrerequisiteError, ValskaError
+from valska.external_tools.core.image_build import (
+    BuildDraft,
+    BuildRequest,
+    BuildResult,
+    build,
+    draft_build,
+)
+from valska.external_tools.core.image_record import ImageRecord, read_record
+from valska.external_tools.core.image_store import ImageStore
+from valska.external_tools.core.process import Run, run
+from valska.external_tools.core.utils import sha256_bytes, sha256_file, utc_now_iso
+
+__all__ = [
+    "BuildDraft",
+    "BuildRequest",
+    "BuildResult",
+    "ImageRecord",
+    "ImageStore",
+    "adopt",
+    "build",
+    "draft_build",
+    "resolve_image",
+]
+
+RECORD_SUFFIX = ".image.json"
+
+_DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{1,64})")
+
+log = logging.getLogger(__name__)
+
+
+def resolve_image(
+    reference: str | None,
+    store: ImageStore,
+    *,
+    definition: str | None = None,
+    apptainer: str = "apptainer",
+    run: Run = run,
+) -> BundledImage:
+    """Return the image that a reference stands for.
+
+    Parameters
+    ----------
+    reference
+        A path of a SIF, a digest (``sha256:<digits>``, or their start), or the name of a
+        definition. None: the newest image of the tool's definition as shipped.
+    store
+        Where images are.
+    definition
+        File name of the tool's shipped definition.
+    apptainer
+        Asked about an image that has no record.
+    run
+        Runs programs.
+
+    Raises
+    ------
+    PrerequisiteError
+        If there is no such image, or only one of an older definition.
+    VerificationError
+        If the image in the store has been altered.
+    """
+    if reference is None:
+        return _bundled(store, _current(store, definition or ""))
+    if "/" in reference or reference.endswith(".sif"):
+        return adopt(Path(reference), store, apptainer=apptainer, run=run)
+    match = _DIGEST.fullmatch(reference)
+    if match and (reference.startswith("sha256:") or store.find(match[1])):
+        return _bundled(store, store.get(match[1]))
+    record = store.newest(reference.removesuffix(SUFFIX))
+    if record is None:
+        raise _missing(store, reference.removesuffix(SUFFIX))
+    return _bundled(store, record)
+
+
+def adopt(
+    path: Path, store: ImageStore, *, apptainer: str = "apptainer", run: Run = run
+) -> BundledImage:
+    """Return an image that lies somewhere else, and stays there.
+
+    Its record is the store's, if the store knows the digest, or the one beside it
+    (``<name>.json``), if that is of this digest; else it is made from what the image says
+    of itself.
+
+    Raises
+    ------
+    PrerequisiteError
+        If there is no such file, or it is not an image.
+    """
+    path = path.expanduser().absolute()
+    if not path.is_file():
+        raise PrerequisiteError(
+            f"no such image: {path}", "Check the path, or build one with `valska build`."
+        )
+    sha256 = sha256_file(path)
+    known = store.find(sha256)
+    if known:
+        return _image(path, known[0], store.files(known[0]))
+    beside = _record_beside(path, sha256)
+    if beside is not None:
+        return _image(path, beside, ImageStore(path.parent.parent).files(beside))
+    return _unknown(path, sha256, apptainer, run)
+
+
+def _current(store: ImageStore, definition: str) -> ImageRecord:
+    name = definition.removesuffix(SUFFIX)
+    shipped = shipped_definitions().get(name)
+    if shipped is None:
+        raise PrerequisiteError(f"no definition named {name!r} comes with valska")
+    digest, lock = _shipped_digests(shipped)
+    record = store.newest(name, definition_sha256=digest, lock_sha256=lock)
+    if record is not None:
+        return record
+    older = store.newest(name)
+    if older is None:
+        raise _missing(store, name)
+    raise PrerequisiteError(
+        f"the newest image of {name} in {store.root}, {older.sha256[:12]}, is of another "
+        "definition or lock than valska has now",
+        f"Build it: valska build containers/{name}{SUFFIX} "
+        f"(or take that one: --image sha256:{older.sha256[:12]}).",
+    )
+
+
+def _shipped_digests(path: Path) -> tuple[str, str | None]:
+    """Return the digests of a definition and of its lock."""
+    lock = path.with_suffix(".lock")
+    return sha256_file(path), sha256_file(lock) if lock.is_file() else None
+
+
+def _missing(store: ImageStore, name: str) -> PrerequisiteError:
+    if name in shipped_definitions():
+        hint = f"Build one: valska build containers/{name}{SUFFIX} (or name a file: --image PATH)."
+    else:
+        known = sorted({record.name for record in store.list()})
+        hint = f"It has images of: {', '.join(known) or 'nothing'}. For a file, write ./{name}."
+    return PrerequisiteError(f"no image of {name} in the store {store.root}", hint)
+
+
+def _bundled(store: ImageStore, record: ImageRecord) -> BundledImage:
+    store.check(record.sha256)
+    return _image(store.sif(record.sha256).absolute(), record, store.files(record))
+
+
+def _image(path: Path, record: ImageRecord, sources: Mapping[str, bytes]) -> BundledImage:
+    files = {f"{record.name}{RECORD_SUFFIX}": ("image-record", record.to_bytes())}
+    for role, entry in (("definition", record.definition), ("lock", record.lock)):
+        if entry is not None and entry["name"] in sources:
+            files[entry["name"]] = (role, sources[entry["name"]])
+    return BundledImage(path, record.sha256, record.size, record.facts, files)
+
+
+def _record_beside(path: Path, sha256: str) -> ImageRecord | None:
+    with suppress(ValskaError):
+        record = read_record(path.with_suffix(".json"))
+        if record.sha256 == sha256:
+            return record
+    return None
+
+
+def _unknown(path: Path, sha256: str, apptainer: str, run: Run) -> BundledImage:
+    attributes = programs.inspect(apptainer, path, run=run)
+    text = str(attributes.get("deffile") or "").encode()
+    name = re.sub(r"[^A-Za-z0-9._+=-]", "_", path.stem).lstrip("._+=-") or "image"
+    definition = {"name": f"{name}{SUFFIX}", "sha256": sha256_bytes(text)} if text else None
+    record = ImageRecord(
+        sha256=sha256,
+        size=path.stat().st_size,
+        rootfs_sha256=programs.rootfs_sha256(apptainer, path, run=run),
+        name=name,
+        created_utc=utc_now_iso(),
+        origin="adopted",
+        definition=definition,
+        apptainer_version=programs.built_with(attributes),
+        packages=programs.image_packages(apptainer, path, run=run),
+        labels=programs.own_labels(attributes),
+    )
+    log.info("%s was not built by valska: its record says what it tells of itself", os.fspath(path))
+    return _image(path, record, {definition["name"]: text} if definition else {})
