@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,7 @@ def command(tool: str, dry_run: bool, as_json: bool, **options: Any) -> None:
     if as_json:
         result_json(_as_json(bundle))
         return
-    note(f"Made the bundle of {tool} run {drafted.request.spec.run_id}. Next: valska submit")
+    note(f"Next: valska submit {shlex.quote(str(bundle.path))}")
     result(str(bundle.path))
 
 

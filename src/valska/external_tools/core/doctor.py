@@ -7,100 +7,21 @@ import pwd
 import shlex
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from valska.external_tools.core.apptainer import clean_environment
+from valska.external_tools.core.checks import Check, Machine, Status, exec_command
 from valska.external_tools.core.config import Settings, resolve
 from valska.external_tools.core.config_file import find_runtime_paths
 from valska.external_tools.core.errors import ValskaError
 from valska.external_tools.core.images import ImageStore, resolve_image
-from valska.external_tools.core.process import Completed, Run, run
+from valska.external_tools.core.process import Completed
 from valska.external_tools.core.runner import RunnerKind
 from valska.external_tools.core.tool import Tool, load_tool, tool_names
 
-TIMEOUT_S = 20.0
 FREE_BYTES = 2 << 30
 OLDEST_APPTAINER = (1, 1)
-
-
-class Status(StrEnum):
-    """How a check came out."""
-
-    OK = "ok"
-    WARN = "warn"
-    """Something is not as good as it could be; runs are possible."""
-    MISSING = "missing"
-    """Runs are not possible until it is there."""
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing that was looked at.
-
-    Parameters
-    ----------
-    name
-        What.
-    status
-        How it came out.
-    found
-        What was found.
-    advice
-        What to do; empty where all is well.
-    """
-
-    name: str
-    status: Status
-    found: str
-    advice: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """What the checks look at, replaceable piece by piece.
-
-    Parameters
-    ----------
-    settings
-        What holds here.
-    run
-        Runs programs.
-    which
-        Finds programs.
-    environ
-        The environment.
-    uid
-        The user.
-    etc
-        Where system configuration lies.
-    fuse
-        The FUSE device.
-    """
-
-    settings: Settings
-    run: Run = run
-    which: Callable[[str], str | None] = shutil.which
-    environ: Mapping[str, str] | None = None
-    uid: int | None = None
-    etc: Path = Path("/etc")
-    fuse: Path = Path("/dev/fuse")
-
-    def ask(self, *argv: str) -> Completed | None:
-        """Run a program; None if it is not there or does not answer."""
-        try:
-            return self.run(argv, timeout=TIMEOUT_S, env=self.environ)
-        except ValskaError:
-            return None
-
-    def in_image(self, image: Path, *argv: str) -> Completed | None:
-        """Run a program in an image, after the site's set-up lines."""
-        lines = "\n".join([*self.settings.setup, 'exec "$@"'])
-        environ = clean_environment(os.environ if self.environ is None else self.environ)
-        command = _exec(self.settings, image, *argv)
-        return replace(self, environ=environ).ask("bash", "-c", lines, "valska", *command)
 
 
 def diagnose(config: Path | None = None) -> tuple[Check, ...]:
@@ -146,7 +67,8 @@ def check_configuration(path: Path | None) -> tuple[Check, Settings]:
         found = find_runtime_paths(path)
         settings = resolve(path=path)
     except ValskaError as error:
-        check = Check("configuration", Status.MISSING, error.message, error.hint or "")
+        advice = error.hint or "Put it right."
+        check = Check("configuration", Status.MISSING, error.message, advice)
         return check, Settings(images=Path.home() / ".local/share/valska/images")
     text = str(found) if found else "no file; the defaults hold"
     return Check("configuration", Status.OK, text), settings
@@ -330,7 +252,8 @@ def check_tools(names: tuple[str, ...]) -> Iterator[Check]:
         try:
             tool = load_tool(name)
         except ValskaError as error:
-            yield Check(f"tool {name}", Status.WARN, error.message, error.hint or "")
+            advice = error.hint or "Reinstall or remove that plugin."
+            yield Check(f"tool {name}", Status.WARN, error.message, advice)
         else:
             yield Check(f"tool {name}", Status.OK, tool.summary)
 
@@ -361,17 +284,15 @@ def _check_image(machine: Machine, tool: Tool, config: Path | None) -> Check | N
             settings.image, store, definition=tool.definition, apptainer=settings.apptainer
         )
     except ValskaError as error:
-        return Check(name, Status.MISSING, error.message, error.hint or "")
+        advice = error.hint or "Name one: image, in the tool's section of the configuration."
+        return Check(name, Status.MISSING, error.message, advice)
     inside = replace(machine, settings=settings).in_image(image.path, "true")
     if inside is None or inside.returncode:
-        advice = "Run it by hand to see why: " + shlex.join(_exec(settings, image.path, "true"))
+        advice = "Run it by hand to see why: " + shlex.join(
+            exec_command(settings, image.path, "true")
+        )
         return Check(name, Status.MISSING, f"{image.path} does not run: {_why(inside)}", advice)
     return Check(name, Status.OK, f"{image.sha256[:12]} runs")
-
-
-def _exec(settings: Settings, image: Path, *argv: str) -> list[str]:
-    contained = ("--cleanenv", "--containall", "--no-home", "--no-eval")
-    return [settings.apptainer, "exec", *contained, os.fspath(image), *argv]
 
 
 def _tool(name: str) -> Tool | None:
