@@ -163,6 +163,37 @@ class Tool(Protocol):
         ...
 
 
+@runtime_checkable
+class Plots(Protocol):
+    """What a tool has, besides, if it can draw what its runs wrote."""
+
+    def plot(self, outputs: Path, section: Mapping[str, Any], title: str) -> bytes:
+        """Draw what a run wrote.
+
+        Parameters
+        ----------
+        outputs
+            Directory with what the run wrote.
+        section
+            The tool's own section of the manifest.
+        title
+            What stands above the picture.
+
+        Returns
+        -------
+        bytes
+            A PNG; the same for the same outputs and title.
+
+        Raises
+        ------
+        PrerequisiteError
+            If the run has not written it yet, or a package that draws is not installed.
+        UsageError
+            If the outputs are of a format that cannot be drawn.
+        """
+        ...
+
+
 def read_file(path: Path) -> bytes:
     """Read a file that a spec names.
 

@@ -38,7 +38,8 @@ class Baseline:
     def __str__(self) -> str:
         """Return what stands above the baseline's panels."""
         one, two = self.antennas
-        return f"antennas {one} and {two}: {_metres(self.east)} E, {_metres(self.north)} N"
+        east, north = _way(self.east, "E", "W"), _way(self.north, "N", "S")
+        return f"antennas {one} and {two}: {east}, {north}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,8 +261,8 @@ def _fill(figure: Any, panels: Any, found: Visibilities) -> None:
     figure.supylabel(f"time since JD {start:.5f} (minutes)", fontsize=10)
 
 
-def _metres(value: float) -> str:
-    return f"{round(value, 1) + 0.0:.1f} m"
+def _way(metres: float, forth: str, back: str) -> str:
+    return f"{abs(metres):.1f} m {back if round(metres, 1) < 0 else forth}"
 
 
 def _text(value: bytes | str) -> str:
