@@ -209,10 +209,7 @@ def _fill(bundle: Bundle, drafted: Draft, run: Run) -> None:
     roles = {}
     for name, data in plan.configs.items():
         roles[_write(bundle, bundle.config / name, data)] = "config"
-    inputs = [
-        stage_input(item, bundle.inputs, request.staging, request.copy_limit)
-        for item in drafted.inputs
-    ]
+    inputs = _stage_inputs(bundle, drafted)
     roles |= {
         entry.path: "placeholder" if entry.mode == StagingMode.REFERENCE else "input"
         for entry in inputs
@@ -281,6 +278,21 @@ def _fill(bundle: Bundle, drafted: Draft, run: Run) -> None:
         references={entry.path: entry.source for entry in references},
     )
     write_site_env(bundle.site_env, site)
+
+
+def _stage_inputs(bundle: Bundle, drafted: Draft) -> list[manifests.InputEntry]:
+    request = drafted.request
+    staged: dict[str, tuple[Path, manifests.InputEntry]] = {}
+    entries = []
+    for item in drafted.inputs:
+        source, entry = staged.get(item.target, (None, None))
+        if entry is None:
+            entry = stage_input(item, bundle.inputs, request.staging, request.copy_limit)
+            staged[item.target] = (item.source, entry)
+        elif source is None or not item.source.samefile(source):
+            raise UsageError(f"inputs {entry.name} and {item.name} would both be {item.target}")
+        entries.append(replace(entry, name=item.name))
+    return entries
 
 
 def _write(bundle: Bundle, path: Path, data: bytes) -> str:
