@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from handmade import FakeSlurm, eventually, make_bundle, manifest_of, put_record
+
 from valska.external_tools.core import jobsfile
 from valska.external_tools.core.errors import (
     PrerequisiteError,
@@ -64,7 +65,9 @@ def slurm(fake: FakeSlurm, **changes: Any) -> Slurm:
     ) -> Completed:
         known = {"FAKE_SLURM": str(fake.path), "PATH": fake.environment["PATH"]}
         program = Path(__file__).parents[1] / "data/fakeslurm" / argv[0]
-        return run([str(program), *argv[1:]], cwd=cwd, env={**(env or {}), **known}, timeout=timeout)
+        return run(
+            [str(program), *argv[1:]], cwd=cwd, env={**(env or {}), **known}, timeout=timeout
+        )
 
     options = {"run": run_there, "settle_s": 0.0, "sleep": lambda seconds: None}
     return Slurm(**{**options, **changes})
@@ -245,7 +248,9 @@ def test_an_altered_bundle_is_not_submitted(bundle: Bundle, fake: FakeSlurm) -> 
 def test_a_live_stage_is_refused_also_with_resubmit(bundle: Bundle, fake: FakeSlurm) -> None:
     send(bundle, fake)
     for resubmit in (False, True):
-        with pytest.raises(SubmissionError, match=r"prepare is pending already \(job 100\)") as caught:
+        with pytest.raises(
+            SubmissionError, match=r"prepare is pending already \(job 100\)"
+        ) as caught:
             send(bundle, fake, resubmit=resubmit)
         assert caught.value.exit_code == 4
         assert "valska cancel" in (caught.value.hint or "")
@@ -300,7 +305,9 @@ def test_a_completed_parent_is_no_dependency(bundle: Bundle, fake: FakeSlurm) ->
 def test_a_parent_that_failed_or_was_never_submitted_is_named(
     bundle: Bundle, fake: FakeSlurm
 ) -> None:
-    with pytest.raises(PrerequisiteError, match="fit needs prepare, which is not-submitted") as caught:
+    with pytest.raises(
+        PrerequisiteError, match="fit needs prepare, which is not-submitted"
+    ) as caught:
         send(bundle, fake, stages=["fit"])
     assert caught.value.exit_code == 3
     send(bundle, fake, stages=["prepare"])
@@ -323,9 +330,7 @@ def test_an_unknown_stage_is_refused(bundle: Bundle, fake: FakeSlurm) -> None:
     assert caught.value.exit_code == 2
 
 
-def test_a_wrong_option_is_refused_before_anything_happens(
-    bundle: Bundle, fake: FakeSlurm
-) -> None:
+def test_a_wrong_option_is_refused_before_anything_happens(bundle: Bundle, fake: FakeSlurm) -> None:
     with pytest.raises(UsageError):
         send(bundle, fake, extra=["job-name=mine"])
     assert not bundle.jobs.exists()
@@ -448,9 +453,7 @@ def test_an_old_intent_is_looked_for_until_it_is_old_enough(
     assert names(fake) == ["prepare", "fit", "compare"]
 
 
-def test_an_intent_is_only_dropped_after_the_settling_time(
-    bundle: Bundle, fake: FakeSlurm
-) -> None:
+def test_an_intent_is_only_dropped_after_the_settling_time(bundle: Bundle, fake: FakeSlurm) -> None:
     unclear(bundle, fake)
     now = datetime.now(UTC)
     slept: list[float] = []
@@ -536,7 +539,14 @@ def _killer(at: int) -> Callable[[str, tuple[Any, ...]], None]:
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
         nonlocal count
-        if event in ("os.rename", "os.link", "os.mkdir", "os.rmdir", "os.remove", "subprocess.Popen"):
+        if event in (
+            "os.rename",
+            "os.link",
+            "os.mkdir",
+            "os.rmdir",
+            "os.remove",
+            "subprocess.Popen",
+        ):
             pass
         elif event != "open" or not isinstance(args[2], int) or not args[2] & os.O_CREAT:
             return

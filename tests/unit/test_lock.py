@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from valska.external_tools.core.identity import identify, process_start, read_identity
 from valska.external_tools.core.lock import LockedError, directory_lock, read_owner
 
@@ -135,7 +136,9 @@ def test_a_zombie_is_not_alive() -> None:
     child.wait()
 
 
-@pytest.mark.parametrize("data", [{}, {"host": "h"}, {"host": 1, "pid": 2}, {"host": "h", "pid": "2"}])
+@pytest.mark.parametrize(
+    "data", [{}, {"host": "h"}, {"host": 1, "pid": 2}, {"host": "h", "pid": "2"}]
+)
 def test_what_is_no_identity_is_refused(data: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="identity"):
         read_identity(data)

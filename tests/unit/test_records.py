@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 from handmade import put_record, record_json
+
 from valska.external_tools.core.records import RecordError, RecordState, read_record, read_records
 from valska.external_tools.core.run_directory import Bundle
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from valska.external_tools.core.errors import PrerequisiteError, SubmissionError, UsageError
 from valska.external_tools.core.process import Completed, ProcessTimeoutError
 from valska.external_tools.core.run_directory import Bundle
@@ -96,9 +97,7 @@ def said(stdout: str = "", stderr: str = "", code: int = 0) -> Completed:
 
 NO_ACCOUNTING = said(stderr="Slurm accounting storage is disabled\n", code=1)
 INVALID_ID = said(stderr="slurm_load_jobs error: Invalid job id specified\n", code=1)
-TIMED_OUT = said(
-    stderr="slurm_load_jobs error: Socket timed out on send/recv operation\n", code=1
-)
+TIMED_OUT = said(stderr="slurm_load_jobs error: Socket timed out on send/recv operation\n", code=1)
 
 
 def slurm(run: Script, **changes: object) -> Slurm:
@@ -260,9 +259,7 @@ def test_extra_options_that_would_break_a_submission_are_refused(text: str) -> N
 
 def test_a_script_is_submitted() -> None:
     run = Script(said("12\n"))
-    found = submit_script(
-        Path("/b/submit_fit.sh"), dependency="afterok:7", cwd=Path("/b"), run=run
-    )
+    found = submit_script(Path("/b/submit_fit.sh"), dependency="afterok:7", cwd=Path("/b"), run=run)
     assert found == "12"
     assert run.asked == [
         (
@@ -485,6 +482,8 @@ def test_a_job_that_ends_in_its_grace_is_not_killed() -> None:
 
 
 def test_a_cancel_that_is_not_allowed_is_told() -> None:
-    denied = said(stderr="scancel: error: Kill job error on job id 4: Access/permission denied", code=1)
+    denied = said(
+        stderr="scancel: error: Kill job error on job id 4: Access/permission denied", code=1
+    )
     with pytest.raises(SchedulerError, match="permission denied"):
         slurm(Script(said(SQUEUE), denied)).cancel(BUNDLE, [JobRef("4")], grace_s=1.0)
