@@ -140,6 +140,26 @@ def test_copy_limit(user, size):
     assert entry["mode"] == ("reference" if size == "0" else "copy")
 
 
+def test_a_disk_that_is_really_full_leaves_nothing(user, require):
+    inside = ["unshare", "--user", "--map-root-user", "--mount"]
+    mount = 'mount -t tmpfs -o size=40k none "$1" && cd "$1"'
+    probe = subprocess.run([*inside, "bash", "-c", mount, "x", user.cwd], check=False)
+    require(probe.returncode == 0, "no user namespace to mount a small disk in")
+    script = f"""{mount}; shift; "$@"; code=$?; ls -A; exit "$code\""""
+    command = ["bundle", "linetool", "--template", "three", "--runner", "host", "-o", "b"]
+    done = subprocess.run(
+        [*inside, "bash", "-c", script, "x", user.cwd, sys.executable, "-m", "valska", *command],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "no space left on device" in done.stderr.lower()
+    assert "Hint: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
 # --- verify, show --------------------------------------------------------------------------------
 
 
@@ -351,10 +371,13 @@ def test_templates(user):
     assert "Three lines" in listing
     assert json.loads(user.ok("templates", "linetool", "--json").stdout) == {"linetool": ["three"]}
     assert user.ok("templates", "linetool", "--show", "three").stdout.startswith("# Three lines")
-    copied = Path(user.ok("templates", "linetool", "--copy", "three", "mine").stdout.strip())
+    copy = ("templates", "linetool", "--copy", "three", "mine")
+    assert "would copy" in user.ok(*copy, "--dry-run").stderr
+    assert not (user.cwd / "mine").exists()
+    copied = Path(user.ok(*copy).stdout.strip())
     assert copied == Path("mine/three.yaml")
     assert (user.cwd / "mine/three.txt").read_text() == "a\nb\nc\n"
-    assert user.run("templates", "linetool", "--copy", "three", "mine").exit_code == 2
+    assert user.run(*copy).exit_code == 2
     assert user.run("templates", "--show", "three").exit_code == 2
     user.ok("bundle", "linetool", copied, "--runner", "host", "-o", "b")
 

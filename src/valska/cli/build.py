@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,10 @@ def command(definition: str, force: bool, dry_run: bool, as_json: bool, **option
     if dry_run:
         _print_draft(drafted, as_json)
         return
-    _print(build(drafted, force=force, progress=lambda line: note(plain(line))), as_json)
+    # As Ctrl-C does: the build's programs are ended and its directories removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    quiet = state().verbosity < 0
+    _print(build(drafted, force=force, progress=None if quiet else _follow), as_json)
 
 
 def _request(
@@ -118,6 +122,11 @@ def _print_draft(drafted: BuildDraft, as_json: bool) -> None:
     ]
     result(table([(name, plain(value)) for name, value in rows]))
     note("Nothing was built.")
+
+
+def _follow(line: str) -> None:
+    """Show a line of the build's log; called from a thread, where click has no context."""
+    click.echo(plain(line), err=True)
 
 
 def _print(made: BuildResult, as_json: bool) -> None:

@@ -28,14 +28,13 @@ from valska.external_tools.core.config import (
     resolve_directives,
 )
 from valska.external_tools.core.errors import UsageError, ValskaError
-from valska.external_tools.core.images import ImageStore, resolve_image
 from valska.external_tools.core.manifest import read_manifest
 from valska.external_tools.core.overrides import parse_override
 from valska.external_tools.core.run_directory import Bundle, check_name
 from valska.external_tools.core.runner import RunnerKind
 from valska.external_tools.core.seal import seal_of
+from valska.external_tools.core.site_settings import site_of
 from valska.external_tools.core.staging import COPY_LIMIT_BYTES, StagingMode
-from valska.external_tools.core.submission import site_of
 from valska.external_tools.core.templates import get_template_path, list_templates
 from valska.external_tools.core.tool import Launch, RunSpec, Tool, load_tool
 
@@ -196,6 +195,8 @@ def _directives(
 
 
 def _image(tool: Tool, settings: Settings) -> BundledImage:
+    from valska.external_tools.core.images import ImageStore, resolve_image
+
     return resolve_image(
         settings.image,
         ImageStore(settings.images),

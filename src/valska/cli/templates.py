@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from valska.cli.options import complete_tools, json_option
+from valska.cli.options import complete_tools, dry_run_option, json_option
 from valska.cli.output import note, result, result_json, table
 from valska.cli.tools import load_tools
 from valska.external_tools.core.errors import UsageError
@@ -26,9 +26,14 @@ from valska.external_tools.core.tool import RunSpec, Tool, load_tool, read_file
     metavar="NAME DIR",
     help="Copy a template, and the files that it names, into a directory.",
 )
+@dry_run_option
 @json_option
 def command(
-    tool: str | None, show: str | None, copy: tuple[str, Path] | None, as_json: bool
+    tool: str | None,
+    show: str | None,
+    copy: tuple[str, Path] | None,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """List, print or copy the templates of TOOL, or list those of every tool."""
     if tool is None:
@@ -44,7 +49,7 @@ def command(
     if show:
         result(get_template_path(loaded.templates_dir, show).read_text(encoding="utf-8").rstrip())
     elif copy:
-        _copy(loaded, *copy)
+        _copy(loaded, *copy, dry_run)
     else:
         _list({tool: loaded}, as_json)
 
@@ -69,7 +74,7 @@ def _summary(template: Path) -> str:
     return text.partition(". ")[0].rstrip(".")
 
 
-def _copy(tool: Tool, name: str, directory: Path) -> None:
+def _copy(tool: Tool, name: str, directory: Path, dry_run: bool) -> None:
     template = get_template_path(tool.templates_dir, name)
     targets = {
         source: directory / _place(source, tool.templates_dir)
@@ -79,9 +84,10 @@ def _copy(tool: Tool, name: str, directory: Path) -> None:
     if taken:
         raise UsageError(f"{', '.join(taken)} exists already", "Choose another directory.")
     for source, target in targets.items():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
-        note(f"copied {target}")
+        note(f"{'would copy' if dry_run else 'copied'} {target}")
+        if not dry_run:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
     result(str(targets[template]))
 
 

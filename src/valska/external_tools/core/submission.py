@@ -9,17 +9,17 @@ from pathlib import Path
 
 from valska.external_tools.core.config import Settings
 from valska.external_tools.core.errors import (
-    ConfigError,
     PrerequisiteError,
     VerificationError,
 )
 from valska.external_tools.core.image_store import ImageStore
 from valska.external_tools.core.manifest import Manifest
 from valska.external_tools.core.run_directory import Bundle
-from valska.external_tools.core.runner import CondaRunner, RunnerKind
+from valska.external_tools.core.runner import RunnerKind
 from valska.external_tools.core.scheduler import Scheduler, choose_scheduler
 from valska.external_tools.core.seal import require_intact, seal_of
 from valska.external_tools.core.site import Site
+from valska.external_tools.core.site_settings import site_of
 from valska.external_tools.core.slurm import Slurm
 from valska.external_tools.core.staging import StagingMode
 from valska.external_tools.core.utils import sha256_file
@@ -31,24 +31,6 @@ class Prepared:
 
     seal: str
     site: Site
-
-
-def site_of(settings: Settings, runner: RunnerKind) -> Site:
-    """Return what jobs have to know of the site that the settings describe.
-
-    Raises
-    ------
-    ConfigError
-        If the conda runner is asked for and no environment is configured.
-    """
-    return Site(
-        apptainer=settings.apptainer,
-        setup=settings.setup,
-        binds=settings.binds,
-        scratch=settings.scratch,
-        conda=_conda(settings) if runner is RunnerKind.CONDA else None,
-        srun_mpi=settings.srun_mpi,
-    )
 
 
 def scheduler_of(settings: Settings) -> Scheduler:
@@ -99,15 +81,6 @@ def prepare(
         references=references,
     )
     return Prepared(seal_of(bundle), site)
-
-
-def _conda(settings: Settings) -> CondaRunner:
-    if settings.conda_sh is None or settings.conda_env is None:
-        raise ConfigError(
-            "the conda runner has no environment",
-            "Set conda: {sh: …/conda.sh, env: NAME} in the tool's section of the configuration.",
-        )
-    return CondaRunner(str(settings.conda_sh), settings.conda_env)
 
 
 def _image(bundle: Bundle, manifest: Manifest, settings: Settings, image: str | None) -> Path:
