@@ -139,7 +139,6 @@ is_installed() {
 }
 
 install() {
-    require_debian_root "install Slurm"
     apt_install "install Slurm, munge and MariaDB" "${PACKAGES[@]}"
     mkdir -p "$CONFIGURATION" "$PIDS" "$LOGS" "$STATE/slurmctld" "$STATE/database" \
         "${DATABASE_SOCKET%/*}"
@@ -289,7 +288,6 @@ is_up() {
 # --- verbs ---------------------------------------------------------------------------------------
 
 start() {
-    require_debian_root "start Slurm"
     is_installed || die "Slurm is not installed; run: $0 install"
     ! is_up || return 0
     local begin=$SECONDS
@@ -311,7 +309,7 @@ no_jobs() {
 
 cancel_jobs() {
     is_running slurmctld || return 0
-    no_jobs || scancel --quiet --state=PENDING --state=RUNNING --state=SUSPENDED --partition=debug || true
+    squeue --noheader --format %A | sort -u | xargs --no-run-if-empty scancel --quiet || true
     wait_for 15 no_jobs || complain "some jobs did not end"
 }
 
@@ -330,7 +328,6 @@ not_running() {
 
 stop() {
     local index
-    require_debian_root "stop Slurm"
     cancel_jobs
     for ((index = ${#DAEMONS[@]} - 1; index >= 0; index--)); do
         stop_daemon "${DAEMONS[index]}"
@@ -348,12 +345,23 @@ status() {
     cluster_is_ready
 }
 
+install_and_start() {
+    is_installed || install
+    start
+}
+
+exclusively() {
+    require_debian_root "${1//_/ } Slurm"
+    take_lock
+    "$@"
+}
+
 case "${1:---help}" in
-    install) take_lock; install ;;
-    start) is_up || { take_lock; start; } ;;
-    stop) take_lock; stop ;;
+    install) exclusively install ;;
+    start) is_up || exclusively start ;;
+    stop) exclusively stop ;;
     status) status ;;
-    all) is_up || { take_lock; is_installed || install; start; } ;;
+    all) is_up || exclusively install_and_start ;;
     --help | -h) print_help ;;
     *) complain "unknown argument '$1'; see --help"; exit 2 ;;
 esac
