@@ -1,0 +1,42 @@
+"""What every test shares: odd paths, and the flag that rewrites golden files."""
+
+import os
+
+import pytest
+
+ODD_NAME = 'it\'s a "place", ünlike: others'
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--update-golden", action="store_true", help="write tests/golden anew from what is rendered"
+    )
+
+
+@pytest.fixture
+def update_golden(request):
+    return request.config.getoption("--update-golden") or bool(
+        os.environ.get("VALSKA_UPDATE_GOLDEN")
+    )
+
+
+@pytest.fixture
+def tmp_path(tmp_path):
+    """A directory whose name has blanks, quotes, a comma, a colon and a letter beyond ASCII."""
+    path = tmp_path / ODD_NAME
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def require():
+    """Skip a test whose program is absent, or fail it where the services are required."""
+
+    def check(present, reason):
+        if present:
+            return
+        if os.environ.get("VALSKA_REQUIRE_SERVICES") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+    return check
