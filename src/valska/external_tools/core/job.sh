@@ -4,6 +4,7 @@
 
 main() {
     export LC_ALL=C
+    unset CDPATH
     case ${1:-} in
         --help)
             usage
@@ -18,12 +19,12 @@ main() {
             printf '\n'
             exit 0
             ;;
-        '' | [0-9a-f]*) expected_seal=${1:-} ;;
-        *)
-            usage >&2
-            exit 2
-            ;;
+        *) expected_seal=${1:-} ;;
     esac
+    if (($# > 1)) || ! [[ $expected_seal =~ ^([0-9a-f]{64})?$ ]]; then
+        usage >&2
+        exit 2
+    fi
     trap 'on_signal HUP 1' HUP
     trap 'on_signal INT 2' INT
     trap 'on_signal TERM 15' TERM
@@ -39,6 +40,7 @@ main() {
     check_references
     check_ranks
     set_aside_outputs
+    make_view
     compose
     write_record running
     probe_ranks
@@ -71,11 +73,14 @@ find_bundle() {
     local self candidate here=
     self=$(sha256sum <"$0") || refuse 3 "cannot read this script"
     self=${self%% *}
-    if [[ ${0##*/} == "$script" ]]; then here=$(cd -P -- "$(dirname -- "$0")" && pwd); fi
+    if [[ ${0##*/} == "$script" ]]; then
+        here=${0%"$script"}
+        [[ $here == /* ]] || here=$PWD/$here
+    fi
     for candidate in "$here" "$PWD" "${SLURM_SUBMIT_DIR:-}" "${VALSKA_BUNDLE:-}"; do
         if [[ $candidate == /* ]] && lists_this_script "$candidate/SHA256SUMS" "$self"; then
-            bundle=$(cd -P -- "$candidate" && pwd)
-            cd -- "$bundle" || refuse 3 "cannot enter $bundle"
+            cd -P -- "$candidate" || refuse 3 "cannot enter $candidate"
+            bundle=$PWD
             return
         fi
     done
@@ -142,9 +147,8 @@ check_references() {
         path=${references[i]}
         found=${VALSKA_REFERENCES[$path]:-}
         [[ -r $found ]] || refuse 3 "referenced input $path is not at '$found'; say in site.env where it is"
-        run_child sha256_into "$scratch/digest" "$found"
-        stop_if_signalled
-        [[ $(<"$scratch/digest") == "${references[i + 1]}" ]] ||
+        sha256_or_stop "$found"
+        [[ $REPLY == "${references[i + 1]}" ]] ||
             refuse 5 "referenced input $found was altered since the bundle was made"
         inputs_checked=$((inputs_checked + 1))
     done
@@ -274,16 +278,21 @@ finish() {
 # OpenSSL uses the processor's SHA instructions where coreutils may not.
 sha256_of() {
     local line
-    if command -v openssl >/dev/null; then
-        line=$(openssl dgst -sha256 -r <"$1") || return 1
-    else
-        line=$(sha256sum <"$1") || return 1
-    fi
+    line=$(exec_sha256 "$1") || return 1
     printf '%s' "${line:0:64}"
 }
 
-sha256_into() {
-    sha256_of "$2" >"$1"
+exec_sha256() {
+    if command -v openssl >/dev/null; then exec openssl dgst -sha256 -r <"$1"; fi
+    exec sha256sum <"$1"
+}
+
+# sha256_or_stop FILE: into REPLY. Takes long for a large file, and ends at once at a signal.
+sha256_or_stop() {
+    run_child exec_sha256 "$1" >"$scratch/digest"
+    stop_if_signalled
+    REPLY=$(<"$scratch/digest")
+    REPLY=${REPLY:0:64}
 }
 
 hash_outputs() {
@@ -373,15 +382,23 @@ now() {
 }
 
 json_string() {
-    local text=$1 i char
+    local text=$1 i char escaped='[[:cntrl:]]'
+    if [[ $text == *[$'\x80'-$'\xff']* && ! $text =~ $utf8 ]]; then
+        escaped=$'[[:cntrl:]\x80-\xff]'
+    fi
     text=${text//\\/\\\\}
     text=${text//\"/\\\"}
     REPLY=$text
-    if [[ $text == *[[:cntrl:]]* ]]; then
+    if [[ $text == *$escaped* ]]; then
+        # A byte that is not of UTF-8 becomes a lone surrogate, from which a reader can restore it.
         REPLY=
         for ((i = 0; i < ${#text}; i++)); do
             char=${text:i:1}
-            [[ $char == [[:cntrl:]] ]] && printf -v char '\\u%04x' "'$char"
+            # shellcheck disable=SC2254
+            case $char in
+                [[:cntrl:]]) printf -v char '\\u%04x' "'$char" ;;
+                $escaped) printf -v char '\\udc%02x' "'$char" ;;
+            esac
             REPLY+=$char
         done
     fi
@@ -425,7 +442,7 @@ json_slurm() {
 json_outputs() {
     local i list='' separator='' sizes=()
     if ((${#outputs[@]})); then
-        mapfile -t sizes < <(cd outputs && stat -c %s -- "${outputs[@]}")
+        mapfile -t sizes < <(cd outputs && stat -Lc %s -- "${outputs[@]}")
     fi
     for ((i = 0; i < ${#outputs[@]}; i++)); do
         json_string "outputs/${outputs[i]}"
@@ -496,5 +513,7 @@ record='' scheduler=none job_id='' task='' restart=0 job_name='' started='' star
 image='' image_checked='' apptainer=apptainer scratch='' site_env_sha256='' working_directory=''
 host_json='' inputs_checked=0
 command=() outputs=() output_digests=() missing_outputs=()
+utf8=$'^([\x01-\x7f]|[\xc2-\xdf][\x80-\xbf]|\xe0[\xa0-\xbf][\x80-\xbf]|[\xe1-\xec\xee\xef][\x80-\xbf]{2}|'
+utf8+=$'\xed[\x80-\x9f][\x80-\xbf]|\xf0[\x90-\xbf][\x80-\xbf]{2}|[\xf1-\xf3][\x80-\xbf]{3}|\xf4[\x80-\x8f][\x80-\xbf]{2})*$'
 main "$@"
 exit

@@ -6,18 +6,18 @@ prepare_runner() {
     unset PYTHONPATH PYTHONHOME
     export PYTHONNOUSERSITE=1
     working_directory=$bundle/outputs
-    if ((${#references[@]})); then make_view; fi
 }
 
 # Referenced inputs cannot be mounted over their placeholders here, so the run sees a view in scratch.
 make_view() {
     local i path view=$scratch/view
-    if ! { mkdir -p -- "$view/inputs" "$view/outputs" && cp -R -- config "$view/config"; }; then
+    ((${#references[@]})) || return 0
+    if ! { mkdir -p -- "$view/outputs" && cp -R -- config "$view/" && cp -Rs -- "$bundle/inputs" "$view/"; }; then
         refuse 1 "no room in $scratch"
     fi
-    for path in inputs/* outputs/*; do
-        [[ -e $path ]] && ln -s -- "$bundle/$path" "$view/$path"
-    done
+    shopt -s nullglob dotglob
+    for path in outputs/*; do ln -s -- "$bundle/$path" "$view/$path"; done
+    shopt -u nullglob dotglob
     for ((i = 0; i < ${#references[@]}; i += 2)); do
         path=${references[i]}
         ln -sf -- "${VALSKA_REFERENCES[$path]:-}" "$view/$path"
@@ -28,7 +28,12 @@ make_view() {
 return_outputs() {
     local path
     [[ $working_directory == "$scratch"/* ]] || return 0
+    shopt -s nullglob dotglob
     for path in "$working_directory"/*; do
-        [[ -e $path && ! -L $path ]] && mv -- "$path" outputs/
+        [[ -L $path && $(readlink -- "$path") == "$bundle/outputs/"* ]] && continue
+        mv -- "$path" outputs/ && continue
+        say "outputs that cannot be moved into the bundle stay in $working_directory"
+        scratch='' exit_code=$((exit_code ? exit_code : 1))
     done
+    shopt -u nullglob dotglob
 }

@@ -194,7 +194,7 @@ def _constants(
         f"ranks={stage.ranks}",
         _array("probe", stage.probe),
         _array("declared", stage.outputs),
-        _array("owned", (".",) if alone else stage.outputs),
+        _array("owned", (".",) if alone else _outermost(stage.outputs)),
         _array("references", [word for pair in references for word in pair]),
         f"gpus={'yes' if stage.gpus else 'no'}",
         f"patience={patience}",
@@ -207,6 +207,11 @@ def _constants(
         f"valska_version={shlex.quote(checked_text(identity.valska_version, 'version'))}",
     ]
     return [f"readonly {line}" for line in lines]
+
+
+def _outermost(paths: Iterable[str]) -> list[str]:
+    whole = sorted(set(paths))
+    return [path for path in whole if not any(path.startswith(f"{other}/") for other in whole)]
 
 
 def _array(name: str, values: Iterable[str]) -> str:

@@ -132,7 +132,7 @@ class ContainerRunner:
 def render_runner(kind: RunnerKind, stage: Stage) -> str:
     """Return the runner's part of a stage's job script.
 
-    It defines ``compose`` (the command, from the outside in), ``prepare_runner``,
+    It defines ``compose`` (the command, from the outside in), ``prepare_runner``, ``make_view``,
     ``return_outputs`` and ``runner_version`` for the part that is the same in every script.
     """
     if kind is RunnerKind.CONTAINER:
