@@ -172,6 +172,7 @@ def test_a_closed_pipe_is_quiet(user):
 @pytest.mark.parametrize(
     ("options", "level"),
     [
+        ([], logging.WARNING),
         (["-v"], logging.INFO),
         (["-vv"], logging.DEBUG),
         (["-q"], logging.ERROR),

@@ -112,6 +112,9 @@ def test_overrides_are_typed(user):
         (["--template", "three", "--copy-limit", "lots"], 2, "is no size"),
         (["--template", "three", "--runner", "conda"], 2, "no environment"),
         (["--template", "three"], 2, "no place for the bundle"),
+        (["--template", "three", "-o", "a\nb"], 2, "holds a control character"),
+        (["--template", "three", "-o", "a\udcffb"], 2, "is not UTF-8"),
+        (["a\udcffb.yaml", "-o", "b"], 2, "is not UTF-8"),
     ],
 )
 def test_bundle_refuses(user, args, code, message):

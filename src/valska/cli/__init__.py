@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from valska.cli.state import State, add_global_options
+from valska.cli.state import State, add_global_options, state
 
 _VERBS = {
     "bundle": "Make a run's bundle: everything it needs, sealed, in one directory.",
@@ -98,6 +98,9 @@ def main() -> None:
       valska status bundle                        what happened
       valska verify bundle                        is it still what was made?
     """  # noqa: D301
+    from valska.cli.output import set_up_logging
+
+    set_up_logging(state().verbosity)
 
 
 add_global_options(main)

@@ -28,6 +28,7 @@ from valska.external_tools.core.config import (
     resolve_directives,
 )
 from valska.external_tools.core.errors import UsageError, ValskaError
+from valska.external_tools.core.jobscript import checked_text
 from valska.external_tools.core.manifest import read_manifest
 from valska.external_tools.core.overrides import parse_override
 from valska.external_tools.core.run_directory import Bundle, check_name
@@ -39,6 +40,7 @@ from valska.external_tools.core.templates import get_template_path, list_templat
 from valska.external_tools.core.tool import Launch, RunSpec, Tool, load_tool
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:iB|B)?", re.IGNORECASE)
+_PATHS = {"source": "CONFIG", "output": "-o", "results_root": "--results-root"}
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9._+=-]+")
 
 
@@ -135,6 +137,8 @@ def command(tool: str, dry_run: bool, as_json: bool, **options: Any) -> None:
 
 
 def _request(tool: Tool, **options: Any) -> BundleRequest:
+    for name, shown in _PATHS.items():
+        checked_text(str(options[name] or ""), shown)
     settings = resolve(
         tool.name,
         flags={name: options[name] for name in ("results_root", "runner", "image")},

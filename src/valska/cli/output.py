@@ -33,8 +33,13 @@ class _Handler(logging.Handler):
 
 
 def result(text: str) -> None:
-    """Print a result to stdout."""
-    click.echo(text, color=color())
+    """Print a result to stdout; a path that is not UTF-8 comes out as the bytes that it is."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        click.echo(os.fsencode(text))
+    else:
+        click.echo(text, color=color())
 
 
 def result_json(data: Mapping[str, Any] | Sequence[Any]) -> None:
@@ -45,7 +50,8 @@ def result_json(data: Mapping[str, Any] | Sequence[Any]) -> None:
 def note(text: str) -> None:
     """Tell the user something on stderr, unless they asked for quiet."""
     if state().verbosity >= 0:
-        click.echo(text, err=True, color=color())
+        shown = text.encode(errors="backslashreplace").decode()
+        click.echo(shown, err=True, color=color())
 
 
 def styled(text: str, **style: Any) -> str:
