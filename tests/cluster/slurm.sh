@@ -206,7 +206,8 @@ start_munged() {
     chown munge: /run/munge
     chmod 755 /run/munge
     detached runuser -u munge -- munged --force --pid-file=/run/munge/munged.pid \
-        --log-file=/var/log/munge/munged.log
+        --log-file=/var/log/munge/munged.log ||
+        fail_with_log "munged does not start" /var/log/munge/munged.log
     wait_for 20 munge_answers || fail_with_log "munged does not answer" /var/log/munge/munged.log
     cp /run/munge/munged.pid "$PIDS/munged"
 }
@@ -241,14 +242,16 @@ accounting_answers() {
 }
 
 start_slurmdbd() {
-    is_running slurmdbd || detached slurmdbd
+    is_running slurmdbd || detached slurmdbd ||
+        fail_with_log "slurmdbd does not start" "$LOGS/slurmdbd.log"
     wait_for 60 accounting_answers ||
         fail_with_log "slurmdbd does not answer" "$LOGS/slurmdbd.log" "$LOGS/mariadbd.log"
     cluster_is_known || sacctmgr --immediate --quiet add cluster valska >/dev/null
 }
 
 start_slurmctld() {
-    is_running slurmctld || detached slurmctld
+    is_running slurmctld || detached slurmctld ||
+        fail_with_log "slurmctld does not start" "$LOGS/slurmctld.log"
     wait_for 30 scontrol ping || fail_with_log "slurmctld does not answer" "$LOGS/slurmctld.log"
 }
 
@@ -256,7 +259,8 @@ start_slurmd() {
     local node
     for node in "${NODES[@]}"; do
         mkdir -p "$STATE/slurmd-$node"
-        is_running "slurmd-$node" || detached slurmd -N "$node"
+        is_running "slurmd-$node" || detached slurmd -N "$node" ||
+            fail_with_log "slurmd does not start for node $node" "$LOGS/slurmd-$node.log"
     done
 }
 
