@@ -20,6 +20,8 @@ from valska.external_tools.core.run_directory import (
     Bundle,
     RunDirectoryError,
     build_run_dir,
+    check_name,
+    check_place,
     ensure_run_dir,
 )
 from valska.external_tools.core.runner import RunnerKind
@@ -124,6 +126,7 @@ def draft(request: BundleRequest) -> Draft:
     PrerequisiteError
         If the container runner has no image.
     """
+    check_name(request.spec.run_id, "run id")
     if request.runner is RunnerKind.CONTAINER and request.image is None:
         raise PrerequisiteError(
             f"no image for {request.tool.name}",
@@ -161,6 +164,8 @@ def create(drafted: Draft, *, run: Run = run) -> Bundle:
             f"cannot make {path}: {error.strerror or error}",
             "Check the disk's free space and permissions.",
         ) from error
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{error.object!r} is not UTF-8", "Rename it.") from error
     finally:
         shutil.rmtree(partial.path, ignore_errors=True)
     return Bundle(path)
@@ -296,11 +301,10 @@ def _stage_inputs(bundle: Bundle, drafted: Draft) -> list[manifests.InputEntry]:
 
 
 def _write(bundle: Bundle, path: Path, data: bytes) -> str:
-    if not path.resolve().is_relative_to(bundle.path.resolve()):
-        raise UsageError(f"{path.name!r} leads out of the bundle")
+    place = check_place(os.fspath(path).removeprefix(f"{bundle.path}/"))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
-    return path.relative_to(bundle.path).as_posix()
+    return place
 
 
 def _write_image(bundle: Bundle, request: BundleRequest) -> dict[str, str]:

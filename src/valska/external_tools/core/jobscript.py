@@ -147,6 +147,10 @@ def checked_text(value: str, what: str) -> str:
     """
     if _CONTROL.search(value):
         raise UsageError(f"{what} {value!r} holds a control character", "Write it on one line.")
+    return _encodable(value, what)
+
+
+def _encodable(value: str, what: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -221,9 +225,8 @@ def _array(name: str, values: Iterable[str]) -> str:
 
 def _checked_argument(value: str) -> str:
     if "\x00" in value:
-        raise UsageError("an argument holds a null character")
-    value.encode()
-    return value
+        raise UsageError(f"{value!r} holds a null character")
+    return _encodable(value, "argument")
 
 
 @cache

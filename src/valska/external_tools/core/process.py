@@ -67,7 +67,7 @@ def run(
     Raises
     ------
     PrerequisiteError
-        If there is no such program.
+        If there is no such program or directory, or the program cannot be run.
     ProcessTimeoutError
         If it did not end in time. It has been killed then.
     """
@@ -84,8 +84,10 @@ def run(
             check=False,
         )
     except FileNotFoundError as error:
+        if cwd is not None and not cwd.exists():
+            raise PrerequisiteError(f"no such directory: {cwd}") from error
         raise PrerequisiteError(f"no such program: {argv[0]}") from error
-    except PermissionError as error:
+    except OSError as error:
         raise PrerequisiteError(f"{argv[0]} cannot be run: {error.strerror}") from error
     except subprocess.TimeoutExpired as error:
         raise ProcessTimeoutError(f"{argv[0]} did not answer within {timeout:g} s") from error

@@ -13,6 +13,7 @@ from valska.external_tools.core.utils import utc_now_compact
 CONTAINER_ROOT = "/bundle"
 """Where a bundle is mounted in a container."""
 
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,127}")
 
 
@@ -121,6 +122,21 @@ def check_name(value: str, what: str) -> str:
             "Use 1 to 128 letters, digits and . _ + = - only, starting with a letter or digit.",
         )
     return value
+
+
+def check_place(place: str) -> str:
+    """Return a place in a bundle that stays in it and fits on one line of ``SHA256SUMS``.
+
+    Raises
+    ------
+    UsageError
+        If it is absolute, leads out of the bundle, holds a control character, or is not UTF-8.
+    """
+    if {"", ".", ".."} & set(place.split("/")):
+        raise UsageError(f"{place!r} leads out of its directory", "Name a file below it.")
+    if _UNPRINTABLE.search(place):
+        raise UsageError(f"{place!r} is not usable as a file name", "Rename it.")
+    return place
 
 
 def build_run_dir(

@@ -19,6 +19,7 @@ from valska.external_tools.core.utils import sha256_file, write_atomic
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 _UNSEALED = re.compile(
     r"SHA256SUMS|site\.env|jobs(_[0-9TZ-]+)?\.json|\.submit\.lock|records|logs|outputs(\.\d+)?"
+    r"|\.(site\.env|jobs(_[0-9TZ-]+)?\.json)\.[0-9a-f]{12}\.tmp"
 )
 
 
@@ -106,6 +107,9 @@ def verify_bundle(bundle: Bundle, fast: bool = False) -> tuple[Finding, ...]:
     tuple of Finding
         Sorted by path; empty if all is as it was made.
     """
+    missing = [path.name for path in (bundle.manifest, bundle.sums) if not path.exists()]
+    if missing:
+        return tuple(Finding(FindingKind.MISSING, name) for name in sorted(missing))
     try:
         manifest = read_manifest(bundle)
         listed = read_sums(bundle)
@@ -131,7 +135,7 @@ def read_sums(bundle: Bundle) -> dict[str, str]:
         If it is unreadable, or a line is not of its format, or names a place outside.
     """
     try:
-        lines = bundle.sums.read_text(encoding="utf-8").splitlines()
+        lines = bundle.sums.read_bytes().decode().removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise VerificationError(f"cannot be read: {error}") from error
     digests: dict[str, str] = {}
@@ -161,6 +165,8 @@ def _unexpected(bundle: Bundle, listed: Mapping[str, str]) -> Iterator[Finding]:
         os.fspath(parent) for path in listed for parent in Path(path).parents if parent.name
     } | {"config", "inputs", "containers"}
     for path, is_directory in _walk(bundle.path, ""):
+        if is_directory and not os.access(bundle.path / path, os.R_OK | os.X_OK):
+            yield Finding(FindingKind.UNREADABLE, path, "cannot be listed")
         if is_directory and path in directories:
             continue
         if path not in listed:
@@ -168,15 +174,19 @@ def _unexpected(bundle: Bundle, listed: Mapping[str, str]) -> Iterator[Finding]:
 
 
 def _walk(root: Path, prefix: str) -> Iterator[tuple[str, bool]]:
-    with os.scandir(root / prefix) as entries:
-        for entry in sorted(entries, key=lambda item: item.name):
-            if not prefix and _UNSEALED.fullmatch(entry.name):
-                continue
-            path = f"{prefix}{entry.name}"
-            is_directory = entry.is_dir(follow_symlinks=False)
-            yield path, is_directory
-            if is_directory:
-                yield from _walk(root, f"{path}/")
+    try:
+        with os.scandir(root / prefix) as found:
+            entries = sorted(found, key=lambda item: item.name)
+    except PermissionError:
+        return
+    for entry in entries:
+        if not prefix and _UNSEALED.fullmatch(entry.name):
+            continue
+        path = f"{prefix}{entry.name}"
+        is_directory = entry.is_dir(follow_symlinks=False)
+        yield path, is_directory
+        if is_directory:
+            yield from _walk(root, f"{path}/")
 
 
 def _check_files(

@@ -86,11 +86,12 @@ def mount_spec(bind: str) -> str:
     Raises
     ------
     ConfigError
-        If it has another form or its source is not absolute.
+        If it has another form or a path is not absolute.
     """
     source, _, rest = bind.partition(":")
     destination, _, mode = rest.partition(":")
-    if not source.startswith("/") or mode not in ("", "ro", "rw") or '"' in bind:
+    absolute = source.startswith("/") and (destination or source).startswith("/")
+    if not absolute or mode not in ("", "ro", "rw") or '"' in bind:
         raise ConfigError(
             f"bind {bind!r} is not usable", "Write source[:destination[:ro]], absolute paths."
         )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from valska.external_tools.core.errors import UsageError, ValskaError
 from valska.external_tools.core.manifest import InputEntry
+from valska.external_tools.core.run_directory import check_place
 from valska.external_tools.core.tool import Input
 from valska.external_tools.core.utils import CHUNK_BYTES, sha256_file
 
@@ -53,14 +54,14 @@ def stage_input(
     Raises
     ------
     UsageError
-        If the input is missing, no regular file, or unreadable.
+        If the input is missing, no regular file, or unreadable; if its place is not in `inputs`.
     ValskaError
         If it cannot be written (full disk), or changes while it is read.
     """
     size = _size_of(item)
     if mode is None:
         mode = StagingMode.REFERENCE if size > copy_limit else StagingMode.COPY
-    target = inputs / item.target
+    target = inputs / check_place(item.target)
     target.parent.mkdir(parents=True, exist_ok=True)
     if mode is StagingMode.REFERENCE:
         target.touch()

@@ -42,10 +42,14 @@ def write_json_atomic(path: Path, data: Mapping[str, Any], indent: int = 2) -> N
     Raises
     ------
     ValskaError
-        If the file cannot be written (full disk, no permission).
+        If the file cannot be written (full disk, no permission), or a value is not JSON.
     """
-    text = json.dumps(data, indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomic(path, text.encode())
+    try:
+        text = json.dumps(data, indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
+        encoded = text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValskaError(f"cannot write {path}: {error}") from error
+    write_atomic(path, encoded)
 
 
 def write_atomic(path: Path, data: bytes, mode: int = 0o666) -> None:
