@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -36,6 +37,8 @@ _HOST_VARIABLES = frozenset(
 )
 _IN_BUILD = Path("/tmp")  # noqa: S108 - the container's, which is private
 _CA_IN_BUILD = _IN_BUILD / ".valska" / "ca.pem"
+_USABLE = re.compile(r"[\w /.@%+=~-]+")
+"""What Apptainer neither cuts nor takes for shell syntax in the name of its own directory."""
 
 log = logging.getLogger(__name__)
 
@@ -119,6 +122,11 @@ def workspace(environ: Mapping[str, str]) -> Iterator[Path]:
         If it cannot be made.
     """
     parent = environ.get("APPTAINER_TMPDIR") or environ.get("TMPDIR") or tempfile.gettempdir()
+    if not _USABLE.fullmatch(parent):
+        raise PrerequisiteError(
+            f"Apptainer cannot unpack in {parent!r}: its name has punctuation that it trips over",
+            "Set TMPDIR to another directory with some gigabytes of free space.",
+        )
     try:
         work = Path(tempfile.mkdtemp(prefix="valska-build-", dir=parent)).absolute()
         (work / "tmp").mkdir()

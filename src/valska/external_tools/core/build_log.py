@@ -26,7 +26,7 @@ _SPACE = (
 )
 _FAULTS: tuple[tuple[str, type[ValskaError], str, str], ...] = (
     (
-        r"no space left on device|disk quota exceeded|Write failed because",
+        r"(?i:no space left on device|disk quota exceeded)",
         ValskaError,
         "the disk is full",
         _SPACE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import stat
@@ -27,6 +28,8 @@ _PIN = re.compile(r"@sha256:([0-9a-f]{64})$|\bsha256\.([0-9a-f]{64})$")
 _CREDENTIALS = re.compile(r"//[^/@\s]+@")
 _SIF_MAGIC = (32, b"SIF_MAGIC")
 _MAKE_HINT = "containers/bootstrap-base.sh OUT makes one from Debian packages."
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +132,8 @@ def _local_base(path: Path) -> Base:
         raise UsageError(f"the path of the base, {os.fspath(path)!r}, has a control character")
     kind = _local_kind(path)
     digest = tree_sha256(path) if kind == "sandbox" else sha256_file(path)
+    if digest is None:
+        log.warning("some of the base %s cannot be read: it is not recorded by digest", path)
     return Base("localimage", os.fspath(path), path.name, kind, digest)
 
 

@@ -152,7 +152,8 @@ class BuildDraft:
         request = self.request
         mounts = [mount_spec(bind) for bind in request.binds]
         if temporary is not None:
-            mounts.insert(0, mount_spec(f"{temporary}:/tmp"))
+            source = _csv(f"source={temporary}")
+            mounts.insert(0, f"type=bind,{source},destination=/tmp")
         return (
             request.apptainer,
             "build",

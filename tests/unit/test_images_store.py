@@ -1,0 +1,250 @@
+"""The image store, and what a reference to an image stands for."""
+
+import itertools
+import json
+import os
+import stat
+import subprocess
+import threading
+
+import pytest
+
+from valska.external_tools.core.definition import shipped_definitions
+from valska.external_tools.core.errors import PrerequisiteError, VerificationError
+from valska.external_tools.core.image_record import ImageRecord, read_record
+from valska.external_tools.core.images import ImageStore, resolve_image
+from valska.external_tools.core.schema import SchemaError, load_schema
+from valska.external_tools.core.utils import sha256_bytes, sha256_file
+
+DEFINITION = b"Bootstrap: docker\nFrom: x\n"
+
+
+def record_of(content, name="tool", **more):
+    fields = {
+        "definition": {"name": f"{name}.def", "sha256": sha256_bytes(DEFINITION)},
+        "lock": {"name": f"{name}.lock", "sha256": sha256_bytes(b"lock")},
+        "created_utc": "2026-01-02T03:04:05Z",
+        "origin": "built",
+    }
+    return ImageRecord(
+        sha256=sha256_bytes(content), size=len(content), name=name, **{**fields, **more}
+    )
+
+
+@pytest.fixture
+def store(tmp_path):
+    return ImageStore(tmp_path / "store")
+
+
+@pytest.fixture
+def put(store):
+    def put(content=b"an image", name="tool", **more):
+        record = record_of(content, name, **more)
+        with store.workspace() as work:
+            (work / "image.sif").write_bytes(content)
+            files = {f"{name}.def": DEFINITION, f"{name}.lock": b"lock"}
+            return store.add(work / "image.sif", record, files)
+
+    return put
+
+
+def test_an_image_lies_under_its_digest_with_all_that_belongs_to_it(store, put):
+    record = put()
+    assert store.sif(record.sha256).read_bytes() == b"an image"
+    assert read_record(store.record(record.sha256)) == record == store.get(record.sha256)
+    assert store.files(record) == {"tool.def": DEFINITION, "tool.lock": b"lock"}
+    assert sorted(path.suffix for path in store.directory.iterdir()) == [
+        ".def",
+        ".json",
+        ".lock",
+        ".receipt",
+        ".sif",
+    ]
+    assert [path.name for path in store.root.iterdir() if path.name.startswith(".")] == []
+
+
+def test_the_receipt_is_what_a_job_compares(store, put):
+    record = put()
+    sif = store.sif(record.sha256)
+    script = '[[ $(<"$1.receipt") == "$2 $(stat -Lc "%s %Y %i" -- "$1")" ]]'
+    argv = ["bash", "-c", script, "check", os.fspath(sif), record.sha256]
+    assert subprocess.run(argv, check=False).returncode == 0
+    os.utime(sif, (1, 1))
+    assert subprocess.run(argv, check=False).returncode == 1
+
+
+def test_modes_follow_the_umask(store, put):
+    before = os.umask(0o007)
+    try:
+        record = put()
+    finally:
+        os.umask(before)
+    modes = {p.suffix: stat.S_IMODE(p.stat().st_mode) for p in store.directory.iterdir()}
+    assert modes.pop(".sif") == 0o770
+    assert set(modes.values()) == {0o660}
+    assert stat.S_IMODE(store.directory.stat().st_mode) == 0o770
+    assert store.get(record.sha256) == record
+
+
+def test_a_half_written_image_is_not_seen(store, put):
+    record = put()
+    store.record(record.sha256).unlink()
+    assert store.list() == ()
+    assert store.find(record.sha256) == ()
+    put()
+    store.sif(record.sha256).unlink()
+    assert store.list() == ()
+
+
+def test_two_at_once_leave_one_whole_image(store, put):
+    threads = [threading.Thread(target=put) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (record,) = store.list()
+    assert sha256_file(store.sif(record.sha256)) == record.sha256
+    store.check(record.sha256)
+
+
+def test_an_unreadable_record_does_not_hide_the_others(store, put, caplog):
+    put()
+    other = put(b"another image")
+    store.record(other.sha256).write_text("{}")
+    assert [record.sha256 for record in store.list()] == [sha256_bytes(b"an image")]
+    assert other.sha256[:16] in caplog.text
+
+
+def test_the_newest_of_what_is_asked_for(store, put):
+    put(b"1", created_utc="2026-01-01T00:00:00Z")
+    newest = put(b"2", created_utc="2026-02-01T00:00:00Z")
+    put(b"3", name="other", created_utc="2026-03-01T00:00:00Z")
+    assert store.newest("tool") == newest
+    assert store.newest("tool", definition_sha256="0" * 64) is None
+    assert store.newest("tool", lock_sha256=sha256_bytes(b"lock")) == newest
+    assert store.newest("nothing") is None
+
+
+def test_a_prefix_must_be_unique(store, put):
+    digests = sorted(put(str(number).encode()).sha256 for number in range(17))
+    shared = next(a[0] for a, b in itertools.pairwise(digests) if a[0] == b[0])
+    with pytest.raises(PrerequisiteError, match=f"begin with {shared}"):
+        store.get(shared)
+    assert store.get(digests[0]).sha256 == digests[0]
+    with pytest.raises(PrerequisiteError, match="no image"):
+        store.get("../../etc/passwd")
+
+
+def test_an_altered_image_is_refused(store, put):
+    record = put()
+    sif = store.sif(record.sha256)
+    sif.write_bytes(b"an imagf")
+    os.utime(sif, (1, 1))
+    with pytest.raises(VerificationError, match="altered") as caught:
+        resolve_image("tool", store)
+    assert caught.value.exit_code == 5
+
+
+def test_a_stale_receipt_is_written_anew(store, put):
+    record = put()
+    os.utime(store.sif(record.sha256), (1, 1))
+    before = store.receipt(record.sha256).read_text()
+    store.check(record.sha256)
+    assert store.receipt(record.sha256).read_text() != before
+
+
+def test_a_store_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(PrerequisiteError, match="cannot be written") as caught,
+        ImageStore(tmp_path / "file" / "store").workspace(),
+    ):
+        pass
+    assert "VALSKA_IMAGES" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "reference",
+    ["tool", "tool.def", "sha256:{0}", "{0}", "sha256:{1}", "{1}", "{2}"],
+)
+def test_a_reference(store, put, reference):
+    record = put()
+    text = reference.format(record.sha256, record.sha256[:9], store.sif(record.sha256))
+    image = resolve_image(text, store)
+    assert (image.path, image.sha256, image.size) == (store.sif(record.sha256), record.sha256, 8)
+    assert image.files["tool.def"] == ("definition", DEFINITION)
+    assert image.files["tool.lock"] == ("lock", b"lock")
+    role, text = image.files["tool.image.json"]
+    assert role == "image-record"
+    assert json.loads(text) == record.to_json()
+    assert image.facts["definition_sha256"] == sha256_bytes(DEFINITION)
+    assert image.facts["build_arguments"] == {}
+
+
+@pytest.mark.parametrize("reference", ["nothing", "sha256:00", "./nothing.sif", "/no/such"])
+def test_a_reference_to_nothing(store, put, reference):
+    put()
+    with pytest.raises(PrerequisiteError) as caught:
+        resolve_image(reference, store)
+    assert caught.value.exit_code == 3
+    assert caught.value.hint
+
+
+def shipped(name="pyuvsim"):
+    path = shipped_definitions()[name]
+    return {
+        "definition": {"name": path.name, "sha256": sha256_file(path)},
+        "lock": {"name": f"{name}.lock", "sha256": sha256_file(path.with_suffix(".lock"))},
+    }
+
+
+def test_without_a_reference_the_shipped_definition_counts(store, put):
+    with pytest.raises(PrerequisiteError) as caught:
+        resolve_image(None, store, definition="pyuvsim.def")
+    assert "valska build containers/pyuvsim.def" in caught.value.hint
+    old = put(b"old", name="pyuvsim")
+    with pytest.raises(PrerequisiteError, match="another definition") as caught:
+        resolve_image(None, store, definition="pyuvsim.def")
+    assert "valska build containers/pyuvsim.def" in caught.value.hint
+    assert old.sha256[:12] in caught.value.hint
+    new = put(b"new", name="pyuvsim", **shipped())
+    put(b"newer", name="pyuvsim", created_utc="2026-09-09T00:00:00Z")
+    assert resolve_image(None, store, definition="pyuvsim.def").sha256 == new.sha256
+
+
+def test_an_image_of_another_store_brings_its_record(tmp_path, store, put):
+    record = put()
+    image = resolve_image(os.fspath(store.sif(record.sha256)), ImageStore(tmp_path / "mine"))
+    assert image.path == store.sif(record.sha256)
+    assert image.facts["definition_sha256"] == record.definition["sha256"]
+    assert set(image.files) == {"tool.image.json", "tool.def", "tool.lock"}
+
+
+def test_a_record_beside_another_image_is_not_believed(tmp_path, store, put, require):
+    record = put()
+    copy = tmp_path / "x.sif"
+    copy.write_bytes(b"other content")
+    copy.with_suffix(".json").write_bytes(record.to_bytes())
+    with pytest.raises(PrerequisiteError):
+        resolve_image(os.fspath(copy), store, apptainer="false")
+
+
+def test_the_record_says_what_its_schema_knows():
+    properties = load_schema("image-1")["properties"]
+    assert set(record_of(b"x").to_json()) == set(properties)
+    assert load_schema("image-1")["$id"] == "urn:valska:schema:image-1"
+
+
+def test_a_record_of_another_major_version_is_refused(store, put):
+    path = store.record(put().sha256)
+    data = json.loads(path.read_text()) | {"schema_version": "2.0"}
+    path.write_text(json.dumps(data))
+    with pytest.raises(SchemaError, match="schema_version"):
+        read_record(path)
+
+
+def test_a_later_minor_version_is_read(store, put):
+    path = store.record(put().sha256)
+    data = json.loads(path.read_text()) | {"schema_version": "1.7", "new": 1}
+    path.write_text(json.dumps(data))
+    assert read_record(path).name == "tool"
