@@ -105,9 +105,9 @@ def test_the_supervisor_holds_nothing_of_its_caller(long_run: tuple[Bundle, Subm
     who = queue(bundle, found).supervisor
     assert who is not None
     proc = Path(f"/proc/{who.pid}")
-    assert os.readlink(proc / "cwd") == "/"
-    assert os.readlink(proc / "fd/0") == "/dev/null"
-    assert os.readlink(proc / "fd/1") == "/dev/null"
+    assert (proc / "cwd").readlink() == Path("/")
+    assert (proc / "fd/0").readlink() == Path("/dev/null")
+    assert (proc / "fd/1").readlink() == Path("/dev/null")
     fields = (proc / "stat").read_text().rpartition(")")[2].split()
     parent, session, terminal = int(fields[1]), int(fields[3]), int(fields[4])
     assert parent != os.getpid()

@@ -430,6 +430,20 @@ def test_an_id_that_now_belongs_to_another_job_is_unknown() -> None:
     assert slurm(run).query(BUNDLE, [JobRef("4", "vk-ffffffff-simulate")]) == {}
 
 
+def test_a_name_that_has_not_reached_the_accounts_is_no_other_job() -> None:
+    run = Script(INVALID_ID, said("12|FAILED|3:0|None|1|60|allocation\n"))
+    jobs = slurm(run).query(BUNDLE, [JobRef("12", "vk-0a1b2c3d-a")])
+    assert (jobs["12"].state, jobs["12"].exit_code) == (JobState.FAILED, 3)
+
+
+def test_why_a_job_ended_is_known_to_the_controller_only() -> None:
+    queued = said("12|CANCELLED|DependencyNeverSatisfied|0:00|1:00:00|x\n")
+    jobs = slurm(Script(queued, said("12|CANCELLED|0:0|None|0|60|allocation\n"))).query(
+        BUNDLE, [JobRef("12", "x")]
+    )
+    assert (jobs["12"].name, jobs["12"].reason) == ("x", "DependencyNeverSatisfied")
+
+
 def test_without_accounts_the_controller_is_asked_for_the_exit_code() -> None:
     ended = said("12|FAILED|NonZeroExitCode|1:05|10:00|a name\n")
     jobs = slurm(Script(ended, NO_ACCOUNTING, said(SCONTROL))).query(BUNDLE, [JobRef("12")])

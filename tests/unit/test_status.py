@@ -87,7 +87,7 @@ def look(bundle: Bundle, *answers: Mapping[str, JobInfo] | SchedulerError) -> Ru
 
 def judged(
     bundle: Bundle,
-    answer: JobInfo | None | SchedulerError,
+    answer: JobInfo | SchedulerError | None,
     record: str | None = None,
     **changes: Any,
 ) -> tuple[StageState, str | None]:
@@ -361,6 +361,17 @@ def test_wait_tells_changes_and_slows_down(bundle: Bundle) -> None:
     assert pauses[1] > 1.0
     assert pauses[3] == 1.0, "fast again after a change"
     assert status.stage("a").state is StageState.COMPLETED
+
+
+def test_the_time_that_passes_is_no_change(bundle: Bundle) -> None:
+    submitted(bundle)
+    answers = [{"17": info("17", JobState.RUNNING, elapsed_s=second)} for second in range(5)]
+    put_record(bundle, "a", "17", "completed")
+    told: list[RunStatus] = []
+    ended = {"17": info("17", JobState.COMPLETED)}
+    scheduler = Told(*answers, ended)
+    wait(bundle, manifest_of(bundle), scheduler, on_change=told.append, sleep=lambda s: None)
+    assert [one.stage("a").state.value for one in told] == ["running", "completed"]
 
 
 def test_wait_gives_a_lagging_record_some_time(bundle: Bundle) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 from valska.external_tools.core.errors import ValskaError
 from valska.external_tools.core.jobsfile import JobEntry
@@ -133,9 +135,21 @@ def _look(
         info = scheduler.find(bundle, sought, entry.name, parse_utc(entry.submitted_utc))
     except SchedulerError as error:
         return None, error
+    if info is None and (process := _sender(entry)):
+        return None, SchedulerError(f"process {process} is still sending it")
     if info is None:
         return None, None
     return JobRef(info.job_id, entry.name, info.cluster or entry.cluster), None
+
+
+def _sender(entry: JobEntry) -> str | None:
+    """Return the process of a killed submit's sbatch, if it still lives on this host."""
+    word = f"--job-name={entry.name}".encode()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if word in path.read_bytes().split(b"\0"):
+                return path.parent.name
+    return None
 
 
 def _age(entry: JobEntry, clock: Clock) -> float:

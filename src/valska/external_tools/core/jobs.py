@@ -280,6 +280,7 @@ def _perform(plan: _Plan, asked: str, settle_s: float, clock: Clock) -> Submissi
     found = tuple(stage for stage in plan.wanted if stage in taken_up.found)
     to_send = tuple(stage for stage in plan.wanted if stage not in taken_up.found)
     requests = _requests(plan, to_send, taken_up.never_sent)
+    plan.bundle.logs.mkdir(exist_ok=True)
     ledger = Ledger(
         bundle=plan.bundle,
         scheduler=plan.scheduler,

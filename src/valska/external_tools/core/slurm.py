@@ -208,7 +208,7 @@ class Slurm:
         return {
             job_id: info
             for job_id, info in found.items()
-            if info.name in (names.get(job_id) or info.name, "")
+            if info.name in (names.get(job_id) or info.name, *slurm_text.NAMES_NOT_KNOWN_YET)
         }
 
     def cancel(self, bundle: Bundle, refs: Sequence[JobRef], grace_s: float) -> None:
@@ -416,10 +416,12 @@ def _outcome_unknown(what: str, why: str) -> SlurmOutcomeError:
 
 def _settled(account: JobInfo, queued: JobInfo | None) -> JobInfo:
     """Return what to believe of a job that squeue does not show as live."""
+    if queued is not None and account.state.live:
+        return queued
+    if queued is not None:
+        return replace(account, name=queued.name, reason=queued.reason or account.reason)
     if not account.state.live:
         return account
-    if queued is not None:
-        return queued
     return replace(
         account,
         state=JobState.LOST,

@@ -13,6 +13,9 @@ JOBID_REGEX = re.compile(r"Submitted\s+batch\s+job\s+(\d+)(?:\s+on\s+cluster\s+(
 SQUEUE_FORMAT = "%i|%T|%r|%M|%l|%j"
 SACCT_FORMAT = "JobID,State,ExitCode,Reason,ElapsedRaw,TimelimitRaw,JobName"
 
+NAMES_NOT_KNOWN_YET = ("", "allocation")
+"""What the accounts call a job whose start has not reached them."""
+
 _PARSABLE = re.compile(r"(\d+)(?:;(\S+))?")
 _DEPENDENCY_MODES = (
     "after", "afterany", "afterburstbuffer", "aftercorr", "afternotok", "afterok"

@@ -210,8 +210,8 @@ def wait(
 ) -> RunStatus:
     """Wait until no stage waits or runs.
 
-    A state that nobody knows, or a lost job, is looked at a few times more: files and accounts
-    can lag behind.
+    A state that nobody knows, or a lost job, is looked at a few times more before it is believed
+    and told: files and accounts can lag behind.
 
     Parameters
     ----------
@@ -226,25 +226,29 @@ def wait(
     sleep
         Waits a number of seconds.
     """
-    last, pause, unsettled = None, poll, 0
+    told: RunStatus | None = None
+    pause, doubts = poll, 0
     while True:
         status = run_status(bundle, manifest, scheduler)
-        if status != last:
-            pause = poll
+        wanted = [one for one in status.stages if stages is None or one.stage in stages]
+        doubts = doubts + 1 if any(one.state in _UNSETTLED for one in wanted) else 0
+        if _timeless(status) != told and not 0 < doubts <= _LOOKS:
+            told, pause = _timeless(status), poll
             if on_change:
                 on_change(status)
-        wanted = [one for one in status.stages if stages is None or one.stage in stages]
-        unknown = any(one.state in _UNSETTLED for one in wanted)
-        unsettled = unsettled + 1 if unknown else 0
-        if not any(one.state.live for one in wanted) and (not unknown or unsettled > _LOOKS):
+        if not any(one.state.live for one in wanted) and not 0 < doubts <= _LOOKS:
             return status
-        last = status
         sleep(pause)
         pause = min(pause * 1.3, longest_poll)
 
 
 _LOOKS = 5
 _UNSETTLED = (StageState.UNKNOWN, StageState.LOST)
+
+
+def _timeless(status: RunStatus) -> RunStatus:
+    """Return a status without what changes by the mere passing of time."""
+    return replace(status, stages=tuple(replace(one, elapsed_s=None) for one in status.stages))
 
 
 def ask(
@@ -374,7 +378,8 @@ def _ended(
     if record is not None and info.state is JobState.FAILED:
         return _failed(info, record, cancelled, directives)
     state, why = _ENDS[info.state]
-    return state, why or (f"{info.word}, {info.reason}" if info.reason else info.word)
+    signal = f"signal {info.signal}" if info.signal else None
+    return state, why or ", ".join(word for word in (info.word, info.reason, signal) if word)
 
 
 def _completed(info: JobInfo, record: StageRecord | None) -> tuple[StageState, str | None]:
@@ -428,12 +433,17 @@ def _status(
         started_utc=kept.started_utc if kept else None,
         ended_utc=kept.ended_utc if kept else None,
         elapsed_s=_first(kept.elapsed_s if kept else None, info.elapsed_s if info else None),
-        exit_code=_first(kept.exit_code if kept else None, info.exit_code if info else None),
+        exit_code=_first(kept.exit_code if kept else None, _exit_code(info)),
         scheduler=None if scheduler == "none" else scheduler,
         cluster=entry.cluster if entry else None,
         dependency=entry.dependency if entry else None,
         may_run=may_run,
     )
+
+
+def _exit_code(info: JobInfo | None) -> int | None:
+    known = info is not None and info.state in (JobState.COMPLETED, JobState.FAILED)
+    return info.exit_code if info and known and not info.signal else None
 
 
 def _first(*values: int | None) -> int | None:
