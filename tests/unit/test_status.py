@@ -292,6 +292,20 @@ def test_a_script_started_by_hand_here_is_known_by_its_process(bundle: Bundle) -
     assert look(bundle).stage("a").state is StageState.LOST
 
 
+def test_a_local_job_that_outlived_its_supervisor_is_known_by_its_process(bundle: Bundle) -> None:
+    submitted(bundle)
+    bundle.script("a").write_text("read -r\n")
+    child = subprocess.Popen(["bash", "submit_a.sh"], cwd=bundle.path, stdin=subprocess.PIPE)
+    host = {**record_json("a", "x")["host"], "name": socket.gethostname()}
+    put_record(bundle, "a", "17", "running", scheduler="local", pid=child.pid, host=host)
+    try:
+        running = look(bundle, {"17": info("17", JobState.LOST)}).stage("a")
+    finally:
+        child.communicate()
+    assert (running.state, running.may_run) == (StageState.RUNNING, True)
+    assert look(bundle, {"17": info("17", JobState.LOST)}).stage("a").state is StageState.LOST
+
+
 def test_a_reused_process_number_is_not_taken_for_the_script(bundle: Bundle) -> None:
     host = {**record_json("a", "x")["host"], "name": socket.gethostname()}
     put_record(bundle, "a", "local-x", "running", scheduler="none", pid=os.getpid(), host=host)

@@ -9,10 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from valska.external_tools.core.chain import (
+    Plan,
+    requests_of,
+    select_stages,
+    with_descendants,
+)
 from valska.external_tools.core.errors import (
     PrerequisiteError,
     SubmissionError,
-    UsageError,
     ValskaError,
 )
 from valska.external_tools.core.intents import SETTLE_S, Clock, reconcile, unconfirmed
@@ -28,7 +33,7 @@ from valska.external_tools.core.jobsfile import (
 )
 from valska.external_tools.core.ledger import Ledger, now_text, update_entries
 from valska.external_tools.core.lock import directory_lock
-from valska.external_tools.core.manifest import Manifest, StageEntry
+from valska.external_tools.core.manifest import Manifest
 from valska.external_tools.core.records import read_records
 from valska.external_tools.core.run_directory import Bundle
 from valska.external_tools.core.scheduler import (
@@ -37,13 +42,11 @@ from valska.external_tools.core.scheduler import (
     Scheduler,
     SchedulerError,
     grace_of,
-    job_name,
     scheduler_named,
 )
 from valska.external_tools.core.seal import require_intact, seal_of
 from valska.external_tools.core.slurm_text import check_extra
 from valska.external_tools.core.status import (
-    RunStatus,
     StageState,
     StageStatus,
     run_status,
@@ -166,11 +169,11 @@ def submit(
     OutcomeUnknownError
         If it is not known whether the scheduler took a job. Nothing is sent again until it is.
     """
-    plan = _Plan(
+    plan = Plan(
         bundle=bundle,
         manifest=manifest,
         scheduler=scheduler,
-        wanted=_select(manifest, stages),
+        wanted=select_stages(manifest, stages),
         resubmit=resubmit,
         extra=check_extra(extra),
         seal=seal or _intact(bundle),
@@ -219,7 +222,7 @@ def cancel(
     SchedulerError
         If the scheduler does not answer.
     """
-    wanted = _with_descendants(manifest, _select(manifest, stages))
+    wanted = with_descendants(manifest, select_stages(manifest, stages))
     time_source = clock or Clock()
     with directory_lock(bundle.submit_lock):
         entries = read_entries(load_jobs_json(bundle.path))
@@ -245,24 +248,12 @@ def cancel(
     return Cancellation(cancelled, tuple(name for name in wanted if name not in cancelled))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Plan:
-    bundle: Bundle
-    manifest: Manifest
-    scheduler: Scheduler
-    wanted: tuple[str, ...]
-    resubmit: bool
-    extra: tuple[str, ...]
-    seal: str
-    token: str
-
-
-def _rehearse(plan: _Plan) -> Submission:
+def _rehearse(plan: Plan) -> Submission:
     entries = read_entries(load_jobs_json(plan.bundle.path))
     doubtful = [entry.stage for entry in unconfirmed(plan.bundle, entries.values())]
     if doubtful:
         log.warning("%s may have been sent; submit looks for it first", ", ".join(doubtful))
-    requests = _requests(plan, plan.wanted, frozenset(doubtful))
+    requests = requests_of(plan, plan.wanted, frozenset(doubtful))
     return Submission(
         scheduler=plan.scheduler.name,
         token=plan.token,
@@ -272,14 +263,14 @@ def _rehearse(plan: _Plan) -> Submission:
     )
 
 
-def _perform(plan: _Plan, asked: str, settle_s: float, clock: Clock) -> Submission:
+def _perform(plan: Plan, asked: str, settle_s: float, clock: Clock) -> Submission:
     entries = read_entries(load_jobs_json(plan.bundle.path))
     attempts = {stage: entry.attempt for stage, entry in entries.items()}
     taken_up = _take_up(plan.bundle, entries, plan.scheduler, settle_s, clock)
     attempts |= {stage: attempts[stage] - 1 for stage in taken_up.never_sent}
     found = tuple(stage for stage in plan.wanted if stage in taken_up.found)
     to_send = tuple(stage for stage in plan.wanted if stage not in taken_up.found)
-    requests = _requests(plan, to_send, taken_up.never_sent)
+    requests = requests_of(plan, to_send, taken_up.never_sent)
     plan.bundle.logs.mkdir(exist_ok=True)
     ledger = Ledger(
         bundle=plan.bundle,
@@ -303,7 +294,7 @@ def _perform(plan: _Plan, asked: str, settle_s: float, clock: Clock) -> Submissi
     )
 
 
-def _send(plan: _Plan, ledger: Ledger, requests: Sequence[JobRequest]) -> Path | None:
+def _send(plan: Plan, ledger: Ledger, requests: Sequence[JobRequest]) -> Path | None:
     bundle = plan.bundle
     before = load_jobs_json(bundle.path)
     replaces = any(request.stage in ledger.entries for request in requests)
@@ -376,90 +367,6 @@ def _take_up(
     return _TakenUp(found, result.never_sent)
 
 
-def _requests(
-    plan: _Plan, to_send: Sequence[str], never_sent: frozenset[str]
-) -> tuple[JobRequest, ...]:
-    if not to_send:
-        return ()
-    status = run_status(plan.bundle, plan.manifest, plan.scheduler)
-    for stage in to_send:
-        _refuse(status.stage(stage), again=plan.resubmit or stage in never_sent)
-    _refuse_live_dependants(plan.manifest, to_send, status)
-    return tuple(_request(plan, plan.manifest.stage(name), to_send, status) for name in to_send)
-
-
-def _request(
-    plan: _Plan, stage: StageEntry, to_send: Sequence[str], status: RunStatus
-) -> JobRequest:
-    outside = [status.stage(name) for name in stage.after if name not in to_send]
-    live = [parent for parent in outside if _needed(stage.name, parent, plan.scheduler)]
-    cluster = next((parent.cluster for parent in live if parent.cluster), None)
-    directives = {**stage.directives, **dict(_option(text) for text in plan.extra)}
-    return JobRequest(
-        stage=stage.name,
-        name=job_name(plan.token, stage.name),
-        script=stage.script,
-        args=(plan.seal,),
-        after=tuple(name for name in stage.after if name in to_send),
-        dependency=tuple(parent.job_id for parent in live if parent.job_id),
-        extra=plan.extra,
-        directives=directives,
-        cluster=cluster or directives.get("clusters") if plan.scheduler.name == "slurm" else None,
-        job_id=plan.scheduler.reserve(),
-    )
-
-
-def _option(text: str) -> tuple[str, str]:
-    name, _, value = text.removeprefix("--").partition("=")
-    return name, value
-
-
-def _refuse(status: StageStatus, again: bool) -> None:
-    job = f" (job {status.job_id})" if status.job_id else ""
-    if status.state is StageState.UNKNOWN and status.may_run:
-        raise SubmissionError(
-            f"whether stage {status.stage}{job} still runs is not known: {status.reason}",
-            "Try again once the scheduler answers.",
-        )
-    if status.may_run:
-        raise SubmissionError(
-            f"stage {status.stage} is {status.state} already{job}",
-            "Wait for it, or end it with `valska cancel` and then use --resubmit.",
-        )
-    if status.state is not StageState.NOT_SUBMITTED and not again:
-        raise SubmissionError(
-            f"stage {status.stage} was run before and is {status.state}{job}",
-            "Use --resubmit to run it again, or --stage to choose other stages.",
-        )
-
-
-def _refuse_live_dependants(manifest: Manifest, to_send: Sequence[str], status: RunStatus) -> None:
-    for name in _with_descendants(manifest, to_send):
-        if name not in to_send and status.stage(name).may_run:
-            raise SubmissionError(
-                f"stage {name} (job {status.stage(name).job_id}) uses what is to be run again",
-                f"End it first: `valska cancel --stage {name}`.",
-            )
-
-
-def _needed(stage: str, parent: StageStatus, scheduler: Scheduler) -> bool:
-    """Return whether a stage has to wait for a parent that was submitted earlier."""
-    if parent.state is StageState.COMPLETED:
-        return False
-    if parent.state.live and parent.job_id and parent.scheduler == scheduler.name:
-        return True
-    if parent.state.live:
-        raise PrerequisiteError(
-            f"stage {stage} cannot wait for {parent.stage}, which {scheduler.name} does not know",
-            f"Wait until {parent.stage} has completed, then submit {stage}.",
-        )
-    raise PrerequisiteError(
-        f"stage {stage} needs {parent.stage}, which is {parent.state}",
-        f"Submit {parent.stage} too"
-        + ("." if parent.state is StageState.NOT_SUBMITTED else ", with --resubmit."),
-    )
-
-
 def _refuse_unreachable(targets: Sequence[StageStatus]) -> None:
     for one in targets:
         if one.ref is None:
@@ -477,20 +384,3 @@ def _refuse_unreachable(targets: Sequence[StageStatus]) -> None:
 def _intact(bundle: Bundle) -> str:
     require_intact(bundle)
     return seal_of(bundle)
-
-
-def _select(manifest: Manifest, stages: Sequence[str] | None) -> tuple[str, ...]:
-    """Return stages by name, in the manifest's order."""
-    names = {manifest.stage(name).name for name in stages} if stages is not None else None
-    if names is not None and not names:
-        raise UsageError("no stage is named", "Leave --stage out for all stages.")
-    return tuple(one.name for one in manifest.stages if names is None or one.name in names)
-
-
-def _with_descendants(manifest: Manifest, stages: Sequence[str]) -> tuple[str, ...]:
-    """Return stages and all that come after them, in the manifest's order."""
-    chosen = set(stages)
-    for stage in manifest.stages:
-        if chosen.intersection(stage.after):
-            chosen.add(stage.name)
-    return tuple(stage.name for stage in manifest.stages if stage.name in chosen)
