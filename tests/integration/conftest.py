@@ -1,18 +1,22 @@
 """An ordinary user of a real cluster: valska installed from a wheel, a home, an image store."""
 
+import fcntl
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from valska.external_tools.core.config import resolve
+from valska.external_tools.core.errors import ValskaError
+from valska.external_tools.core.images import ImageStore, adopt, resolve_image
 
 ROOT = Path(__file__).parents[2]
 PLUGIN = ROOT / "tests" / "data" / "linetool"
@@ -63,6 +67,35 @@ class Account:
         done = self.valska("bundle", *args, "-o", output, **options)
         return Path(done.stdout.splitlines()[-1])
 
+    def lines(self, *args, then=None, image=None, output="bundle"):
+        """Bundle the small tool; `then` is shell code that its first stage ends with."""
+        runner = ["--image", image] if image else ["--runner", "host"]
+        code = ["--override", "then=" + json.dumps(then)] if then else []
+        return self.bundle("linetool", "--template", "three", *runner, *code, *args, output=output)
+
+    def submit(self, bundle, *args, **options):
+        """Submit a bundle and return the job of each stage."""
+        done = self.valska("submit", bundle, "--json", *args, **options)
+        found = json.loads(done.stdout)
+        return {stage: job["job_id"] for stage, job in found["jobs"].items()}
+
+    def states(self, bundle, **options):
+        """Return the state of each stage."""
+        stages = self.status(bundle, **options)["stages"]
+        return {stage["stage"]: stage["state"] for stage in stages}
+
+    def status(self, bundle, **options):
+        """Return what status says."""
+        return json.loads(self.valska("status", bundle, "--json", **options).stdout)
+
+    def write(self, name, text, mode=0o644):
+        """Write a file into the working directory."""
+        path = self.work / name
+        path.write_text(text)
+        path.chmod(mode)
+        self.own(path)
+        return path
+
     def in_directory(self, name):
         """Return the account, working in a new directory below its own."""
         work = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.work))
@@ -107,29 +140,47 @@ def slurm():
 
 
 @pytest.fixture(scope="session")
-def place(worker_id):
-    """A directory that every account can reach, with no symbolic link in its name."""
-    path = Path(tempfile.mkdtemp(prefix=f"valska-{worker_id}-")).resolve()
+def place(testrun_uid, worker_id):
+    """A directory that every account can reach, with no symbolic link in its name.
+
+    The workers of one test run share it, and the last one removes it.
+    """
+    path = Path(tempfile.gettempdir()).resolve() / f"valska-{testrun_uid}"
+    mine = path / "workers" / worker_id
+    mine.mkdir(parents=True, exist_ok=True)
     path.chmod(0o755)
     yield path
-    shutil.rmtree(path, ignore_errors=True)
+    mine.rmdir()
+    if not any(mine.parent.iterdir()):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def once(place, what):
+    """Tell the first worker to come True, the others False when it is done."""
+    with (place / f"{what}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = place / f"{what}.done"
+        yield not done.exists()
+        done.touch()
 
 
 @pytest.fixture(scope="session")
 def account(place):
-    """An ordinary account with valska installed from a wheel."""
-    name = None
-    if os.geteuid() == 0:
-        name = ORDINARY
-        if subprocess.run(["id", name], capture_output=True, check=False).returncode != 0:
-            unavailable(f"no account {name}: tests/cluster/user.sh makes it")
-    home, work = place / "home", place / "work"
-    for path in (home, work):
-        path.mkdir()
-        if name:
-            shutil.chown(path, name, name)
-    account = Account(name, home, work, _install(place))
-    return replace(account, env={"PYTHONPATH": str(_plugin(place))})
+    """An ordinary account with valska installed from a wheel, and a small tool as a plugin."""
+    name = ORDINARY if os.geteuid() == 0 else None
+    if name and subprocess.run(["id", name], capture_output=True, check=False).returncode != 0:
+        unavailable(f"no account {name}: tests/cluster/user.sh makes it")
+    work, plugin = place / "work", place / "plugin"
+    account = Account(name, place / "home", work, place / "venv" / "bin")
+    with once(place, "account") as first:
+        if first:
+            for path in (account.home, work, place / "images", place / "images" / "sha256"):
+                path.mkdir()
+                account.own(path)
+            shutil.copytree(PLUGIN, plugin, ignore=shutil.ignore_patterns("__pycache__"))
+            _install(place)
+    return replace(account, env={"PYTHONPATH": plugin, "VALSKA_IMAGES": place / "images"})
 
 
 def _install(place):
@@ -138,45 +189,40 @@ def _install(place):
     python = "/usr/bin/python3" if os.geteuid() == 0 else sys.executable
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, "wheel", "--no-deps", "-w", wheels, ROOT], check=True)
-    subprocess.run([python, "-m", "venv", venv], check=True)
+    subprocess.run([python, "-m", "venv", "--without-pip", venv], check=True)
     wheel = next(wheels.glob("valska-*.whl"))
-    subprocess.run([venv / "bin/pip", "--quiet", "install", wheel], check=True)
-    return venv / "bin"
-
-
-def _plugin(place):
-    target = place / "plugin"
-    shutil.copytree(PLUGIN, target, ignore=shutil.ignore_patterns("__pycache__"))
-    return target
+    subprocess.run([*pip, "--python", venv / "bin/python", "install", wheel], check=True)
 
 
 @pytest.fixture(scope="session")
-def pyuvsim_image(apptainer, place):
-    """The image of containers/pyuvsim.def, from the store of whoever runs the tests."""
-    from valska.external_tools.core.images import ImageStore, resolve_image
-
-    store = ImageStore(resolve("pyuvsim").images)
+def pyuvsim_image(apptainer, account, place):
+    """The image for pyuvsim, copied from the store of whoever runs the tests."""
+    settings = resolve("pyuvsim")
+    store = ImageStore(settings.images)
     try:
-        image = resolve_image(None, store, definition="pyuvsim.def")
-    except Exception as error:
-        unavailable(f"no pyuvsim image ({error}): containers/build-images.sh pyuvsim builds it")
-    target = place / "pyuvsim.sif"
-    shutil.copy(image.path, target)
-    target.chmod(0o644)
-    return target
+        image = resolve_image(settings.image, store, definition="pyuvsim.def")
+    except ValskaError as error:
+        unavailable(f"{error.message}: containers/build-images.sh pyuvsim builds it")
+    with once(place, "pyuvsim-image") as first:
+        for path in store.directory.glob(f"{image.sha256}.*") if first else ():
+            account.own(shutil.copy(path, place / "images" / "sha256"))
+    return place / "images" / "sha256" / f"{image.sha256}.sif"
+
+
+@pytest.fixture(scope="session")
+def tiny_image(apptainer, account, place):
+    """An image of bash and coreutils, with its record beside it."""
+    path = place / "tiny.sif"
+    with once(place, "tiny-image") as first:
+        if first:
+            subprocess.run([ROOT / "tests/cluster/tiny-image.sh", path], check=True)
+            path.chmod(0o644)
+            record = adopt(path, ImageStore(place / "images")).files["tiny.image.json"][1]
+            path.with_suffix(".json").write_bytes(record)
+    return path
 
 
 @pytest.fixture
 def user(account, request):
     """The account, in a directory of this test."""
     return account.in_directory(request.node.name[:40].replace("[", "-").replace("]", ""))
-
-
-def wait_until(condition, timeout=90, pause=0.3):
-    """Return the first true answer of a condition."""
-    end = time.monotonic() + timeout
-    while time.monotonic() < end:
-        if answer := condition():
-            return answer
-        time.sleep(pause)
-    raise AssertionError(f"not within {timeout} s: {condition}")
