@@ -2,6 +2,8 @@
 
 import os
 import time
+import traceback
+import warnings
 from pathlib import Path
 
 
@@ -38,7 +40,9 @@ def alive(pid):
 
 def run_as_nobody(function):
     """Run a function in a child without root's powers; return whether it held."""
-    pid = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
     if pid == 0:
         code = 1
         try:
@@ -47,6 +51,8 @@ def run_as_nobody(function):
             os.setuid(65534)
             function()
             code = 0
+        except BaseException:  # noqa: BLE001
+            traceback.print_exc()
         finally:
             os._exit(code)
     return os.waitpid(pid, 0)[1] == 0
