@@ -213,7 +213,7 @@ def _fill(bundle: Bundle, drafted: Draft, run: Run) -> None:
         directory.mkdir()
     roles = {}
     for name, data in plan.configs.items():
-        roles[_write(bundle, bundle.config / name, data)] = "config"
+        roles[_write(bundle, bundle.config / check_place(name), data)] = "config"
     inputs = _stage_inputs(bundle, drafted)
     roles |= {
         entry.path: "placeholder" if entry.mode == StagingMode.REFERENCE else "input"

@@ -137,22 +137,29 @@ def bundle_id(
         Logical name to SHA-256.
     software
         SHA-256 of the image, or of the environment's package list; None if it is not known.
+
+    Raises
+    ------
+    UsageError
+        If a name or an argument is not UTF-8.
     """
     import rfc8785
 
-    return sha256_bytes(
-        rfc8785.dumps(
-            {
-                "tool": tool,
-                "configs": {name: sha256_bytes(data) for name, data in configs.items()},
-                "stages": {
-                    stage.name: {"argv": list(stage.argv), "ranks": stage.ranks} for stage in stages
-                },
-                "inputs": dict(inputs),
-                "software": software,
-            }
-        )
-    )
+    science = {
+        "tool": tool,
+        "configs": {name: sha256_bytes(data) for name, data in configs.items()},
+        "stages": {
+            stage.name: {"argv": list(stage.argv), "ranks": stage.ranks} for stage in stages
+        },
+        "inputs": dict(inputs),
+        "software": software,
+    }
+    try:
+        return sha256_bytes(rfc8785.dumps(science))
+    except rfc8785.CanonicalizationError as error:
+        raise UsageError(
+            f"a command or a name in this run cannot be written down: {error}", "Use UTF-8 only."
+        ) from error
 
 
 def write_manifest(
