@@ -204,7 +204,7 @@ LOGS = {
         "FATAL:   While performing build: failed to execute %test script: exit status 1",
         ValskaError,
         "own test",
-        "The end of",
+        "it ends",
     ),
     "post": (
         "cat: can't open '/nope'\n"
@@ -213,7 +213,7 @@ LOGS = {
         "%post",
         "can't open '/nope'",
     ),
-    "nothing": ("", ValskaError, "failed", "The end of"),
+    "nothing": ("", ValskaError, "failed", "it ends"),
 }
 
 

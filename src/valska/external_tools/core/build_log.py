@@ -14,7 +14,7 @@ from valska.external_tools.core.process import Completed, Run
 
 Progress = Callable[[str], None]
 
-SHOWN_LINES = 12
+SHOWN_LINES = 3
 POLL_S = 0.2
 
 _TO_FILE = 'exec "$@" >"$0" 2>&1'
@@ -106,13 +106,18 @@ def run_logged(
 def explain_failure(log: Path, base: str) -> ValskaError:
     """Return the error that a failed build's log speaks of."""
     text = _plain(log)
-    shown = [line for line in text.splitlines() if line.strip()][-SHOWN_LINES:]
-    end = "\n".join([f"The end of {log}:", *(f"  {line}" for line in shown)])
+    end = f"The log is {log}; it ends: {_end(text)}"
     for pattern, kind, message, hint in _FAULTS:
         if re.search(pattern, text):
             told = f"{hint}\n{end}" if hint else end
             return kind(f"the image was not built: {message.format(base=base)}", told)
     return ValskaError("the image was not built: apptainer build failed", end)
+
+
+def _end(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines()]
+    told = [line for line in lines if line and not line.startswith(("INFO:", "+ "))]
+    return " | ".join(told[-SHOWN_LINES:]) or "(nothing)"
 
 
 def _plain(log: Path) -> str:

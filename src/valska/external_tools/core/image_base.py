@@ -90,6 +90,13 @@ def own_base(definition: Definition, arguments: dict[str, str]) -> Base:
     return _uri_base(agent, source)
 
 
+def own_reference(definition: Definition, arguments: dict[str, str]) -> str:
+    """Return how a record names the base that a definition names, be it there or not."""
+    agent = definition.header["bootstrap"].lower()
+    source = definition.fill(definition.header.get("from", ""), arguments)
+    return Path(source).name if agent == "localimage" else _uri_base(agent, source).reference
+
+
 def replacement_base(text: str, original: str) -> Base:
     """Return the base that the user names in place of the definition's own: path or URI.
 

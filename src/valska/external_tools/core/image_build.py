@@ -27,7 +27,12 @@ from valska.external_tools.core.definition import (
     rebase,
 )
 from valska.external_tools.core.errors import PrerequisiteError, UsageError, ValskaError
-from valska.external_tools.core.image_base import Base, own_base, replacement_base
+from valska.external_tools.core.image_base import (
+    Base,
+    own_base,
+    own_reference,
+    replacement_base,
+)
 from valska.external_tools.core.image_record import ImageRecord
 from valska.external_tools.core.image_store import ImageStore
 from valska.external_tools.core.process import Run, run
@@ -263,16 +268,13 @@ def build(
 
 
 def _base(request: BuildRequest, definition: Definition, arguments: dict[str, str]) -> Base:
-    if request.base is not None:
-        agent, source = definition.header["bootstrap"], definition.header.get("from", "")
-        reference = f"{agent}://{definition.fill(source, arguments)}"
-        return replacement_base(request.base, reference)
-    base = own_base(definition, arguments)
-    if base.sha256 is None:
+    if request.base is None:
+        base = own_base(definition, arguments)
+    else:
+        base = replacement_base(request.base, own_reference(definition, arguments))
+    if base.sha256 is None and base.kind != "sandbox":
         log.warning(
-            "%s names its base %s without a digest: another build can differ",
-            definition.path.name,
-            base.reference,
+            "the base %s is not named by its digest: another build can differ", base.reference
         )
     return base
 
