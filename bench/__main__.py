@@ -6,6 +6,7 @@ valska, so that a machine whose speed drifts slows both; the median of the pairs
 
 import argparse
 import json
+import os
 import shutil
 import statistics
 import subprocess
@@ -18,6 +19,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 VALSKA = Path(sys.executable).with_name("valska")
+
+ENVIRONMENT = {name: v for name, v in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+"""Byte code is kept, as it is wherever valska is installed."""
 
 Measured = tuple[float, float]
 
@@ -171,7 +175,7 @@ def timed(argv: Sequence[object]) -> float:
 def run(argv: Sequence[object]) -> None:
     """Run a program and expect exit code 0."""
     words = [str(word) for word in argv]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=ENVIRONMENT)
     if done.returncode != 0:
         raise SystemExit(f"{' '.join(words)}: exit code {done.returncode}\n{done.stderr}")
 
