@@ -585,7 +585,7 @@ def test_a_submit_killed_before_any_of_its_effects_is_taken_up(tmp_path: Path) -
             stored(bundle)
         abandon_lock(bundle)
         if not ended and len(names(fake)) < 3:
-            send(bundle, fake, seal="0" * 64)
+            send(bundle, fake)
         assert names(fake) == ["prepare", "fit", "compare"], f"killed before effect {at}"
     ids = {stage: job["job_id"] for stage, job in stored(bundle)["jobs"].items()}
     assert ids == {"prepare": "100", "fit": "101", "compare": "102"}
@@ -600,7 +600,7 @@ def test_a_resubmit_killed_before_any_of_its_effects_doubles_nothing(tmp_path: P
         fake = FakeSlurm(tmp_path / f"s{at}")
         send(bundle, fake)
         finish(bundle, fake, "prepare", "FAILED")
-        again = {"resubmit": True, "seal": "0" * 64}
+        again = {"resubmit": True}
         status = killed(lambda b=bundle, f=fake, o=again: send(b, f, **o), at)  # type: ignore[misc]
         ended = status == 0
         assert "prepare" in stored(bundle)["jobs"], "there is no moment without jobs.json"
@@ -628,7 +628,7 @@ def test_a_local_submit_killed_before_any_of_its_effects_runs_each_stage_once(
         at += 1
         bundle = make_bundle(tmp_path / f"b{at}", {"prepare": {}, "fit": {"after": ["prepare"]}})
         manifest = manifest_of(bundle)
-        go = lambda b=bundle, m=manifest: submit(b, m, Local(), seal="0" * 64)  # noqa: E731
+        go = lambda b=bundle, m=manifest: submit(b, m, Local())  # noqa: E731
         ended = killed(go, at) == 0
         abandon_lock(bundle)
         if not ended:

@@ -208,6 +208,21 @@ def test_a_job_that_valska_cancelled_near_its_limit_was_cancelled(bundle: Bundle
     assert judged(bundle, ended, "signalled")[0] is StageState.CANCELLED
 
 
+def test_a_cancelled_job_that_nobody_knows_any_more_was_cancelled(bundle: Bundle) -> None:
+    submitted(bundle, cancelled_utc="2026-01-02T03:04:05Z")
+    assert judged(bundle, None)[0] is StageState.CANCELLED
+    assert judged(bundle, None, "running")[0] is StageState.CANCELLED
+    assert judged(bundle, None, "completed")[0] is StageState.COMPLETED
+
+
+def test_a_dependant_that_slurm_removed_and_forgot_was_never_started(bundle: Bundle) -> None:
+    jobs = {"a": {"job_id": "17"}, "b": {"job_id": "18"}}
+    write_jobs_json(bundle.path, stage="all", jobs=jobs, commands=[])
+    put_record(bundle, "a", "17", "failed")
+    one = look(bundle).stage("b")
+    assert (one.state, one.reason) == (StageState.CANCELLED, "never started: a did not succeed")
+
+
 def test_an_intent_is_unconfirmed(bundle: Bundle) -> None:
     submitted(bundle, job_id=None)
     status = look(bundle)

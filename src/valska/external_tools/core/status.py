@@ -93,12 +93,14 @@ def run_status(bundle: Bundle, manifest: Manifest, scheduler: Scheduler) -> RunS
     answers = ask(bundle, entries, records, scheduler)
     notes = [answer.error for answer in answers.values() if answer.error]
     notes += [f"unreadable record: {bad.reason}" for bad in records.unreadable]
-    stages = []
+    stages: list[StageStatus] = []
     for stage in manifest.stages:
         entry = entries.get(stage.name)
         record = _record_of(stage.name, entry, records, answers)
         answer = answers.get(_scheduler_of(entry, record), Answer({}))
         found = judge(stage.name, entry, record, answer, stage.directives)
+        if found.state is StageState.LOST and record is None:
+            found = _never_started(found, stage.after, stages)
         stages.append(_with_files(bundle, found, record))
     return RunStatus(tuple(stages), tuple(dict.fromkeys(notes)))
 
@@ -173,6 +175,17 @@ def ask(
         name: _ask(bundle, scheduler_named(name, scheduler), list(of.values()))
         for name, of in refs.items()
     }
+
+
+def _never_started(
+    status: StageStatus, after: Sequence[str], before: Sequence[StageStatus]
+) -> StageStatus:
+    """Tell a dependant that Slurm removed, and knows no more, from one that was lost."""
+    bad = [one.stage for one in before if one.stage in after and one.state.failed]
+    if not bad:
+        return status
+    reason = f"never started: {bad[0]} did not succeed"
+    return replace(status, state=StageState.CANCELLED, reason=reason)
 
 
 def _with_files(bundle: Bundle, status: StageStatus, record: StageRecord | None) -> StageStatus:

@@ -147,6 +147,8 @@ def judge(
     else:
         cancelled = bool(entry and entry.cancelled_utc)
         state, reason = _ended(info, record, cancelled, directives or {})
+    if state is StageState.LOST and entry is not None and entry.cancelled_utc:
+        state, reason = StageState.CANCELLED, "cancelled"
     silent = info.state is JobState.UNKNOWN if info else answer.error is not None
     may_run = state.live or (state is StageState.UNKNOWN and silent)
     return _status(stage, state, entry, info, record, reason, may_run)
