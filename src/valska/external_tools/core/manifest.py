@@ -145,7 +145,7 @@ def bundle_id(
     """
     import rfc8785
 
-    science = {
+    science: dict[str, Any] = {
         "tool": tool,
         "configs": {name: sha256_bytes(data) for name, data in configs.items()},
         "stages": {
