@@ -252,7 +252,7 @@ def test_jobs_killed_with_their_supervisor_are_lost_and_can_be_sent_again(
     kill_supervisor(bundle, found)
     os.killpg(process.pid, signal.SIGKILL)
     eventually(lambda: process.alive() is False)
-    assert states(bundle) == {"long": "lost", "next": "lost"}
+    assert states(bundle) == {"long": "lost", "next": "cancelled"}
     again = send(bundle, resubmit=True)
     assert [job.attempt for job in again.jobs.values()] == [2, 2]
     eventually(lambda: running(bundle, "long"))
