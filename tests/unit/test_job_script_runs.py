@@ -131,6 +131,20 @@ def test_a_payload_that_ends_well_after_the_signal_does_not_count_as_completed(
     assert records(made)[0]["state"] == "signalled"
 
 
+def test_a_payload_that_does_not_heed_the_signal_is_killed_in_time(tmp_path, scripts, records):
+    made = bundle(
+        tmp_path,
+        [shell("trap '' TERM; : >ready; while :; do sleep 0.05; done")],
+        spec={"directives": {"simulate": {"time": "1"}}},
+    )
+    process = scripts.start(made)
+    wait_until((made.outputs / "ready").exists)
+    process.terminate()
+    process.communicate(timeout=6)
+    assert process.returncode == 143
+    assert records(made)[0]["state"] == "signalled"
+
+
 def test_signal_while_the_image_is_hashed(tmp_path, scripts, records):
     sif = tmp_path / "large.sif"
     with sif.open("wb") as file:

@@ -1,0 +1,605 @@
+#!/bin/bash
+#SBATCH --job-name=toy-simulate
+#SBATCH --output=logs/%x-%j.log
+#SBATCH --open-mode=append
+#SBATCH --no-requeue
+#SBATCH --signal=B:TERM@60
+#SBATCH --time=01:00:00
+#SBATCH --comment="it's \"here\" \\ #1"
+#SBATCH --exclusive
+
+# Stage simulate of toy run r1, made by valska 1.2.3.
+# In the bundle's directory:  sbatch submit_simulate.sh   or   bash submit_simulate.sh
+# See the command, run nothing:  bash submit_simulate.sh --show
+# What this job runs is said here; how it checks and records follows below.
+# shellcheck disable=SC2016,SC2034,SC2054,SC2317
+
+readonly payload=(cp ../inputs/data.txt out.txt)
+readonly environment=()
+readonly ranks=1
+readonly probe=()
+readonly declared=(out.txt)
+readonly owned=(.)
+readonly references=()
+readonly gpus=no
+readonly patience=45
+readonly image_sha256=
+readonly runner=host
+readonly stage=simulate
+readonly script=submit_simulate.sh
+readonly bundle_id=abababababababababababababababababababababababababababababababab
+readonly instance=cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd
+readonly valska_version=1.2.3
+
+# compose [ARGV...]: the command, from the outside in. ARGV stands in for the payload.
+compose() {
+    local argv=("$@")
+    (($#)) || argv=("${payload[@]}")
+    command=(env "${environment[@]}" "${argv[@]}")
+}
+
+# --- The host runner: the site's set-up lines, nothing else --------------------------------------
+
+activate() { :; }
+
+runner_version() { :; }
+
+# --- The runners without a container -------------------------------------------------------------
+
+prepare_runner() {
+    site_setup
+    activate
+    unset PYTHONPATH PYTHONHOME
+    export PYTHONNOUSERSITE=1
+    working_directory=$bundle/outputs
+}
+
+# Referenced inputs cannot be mounted over their placeholders here, so the run sees a view in scratch.
+make_view() {
+    local i path view=$scratch/view
+    ((${#references[@]})) || return 0
+    if ! { mkdir -p -- "$view/outputs" && cp -R -- config "$view/" && cp -Rs -- "$bundle/inputs" "$view/"; }; then
+        refuse 1 "no room in $scratch"
+    fi
+    shopt -s nullglob dotglob
+    for path in outputs/*; do ln -s -- "$bundle/$path" "$view/$path"; done
+    shopt -u nullglob dotglob
+    for ((i = 0; i < ${#references[@]}; i += 2)); do
+        path=${references[i]}
+        ln -sf -- "${VALSKA_REFERENCES[$path]:-}" "$view/$path"
+    done
+    working_directory=$view/outputs
+}
+
+return_outputs() {
+    local path
+    [[ $working_directory == "$scratch"/* ]] || return 0
+    shopt -s nullglob dotglob
+    for path in "$working_directory"/*; do
+        [[ -L $path && $(readlink -- "$path") == "$bundle/outputs/"* ]] && continue
+        mv -- "$path" outputs/ && continue
+        say "outputs that cannot be moved into the bundle stay in $working_directory"
+        scratch='' exit_code=$((exit_code ? exit_code : 1))
+    done
+    shopt -u nullglob dotglob
+}
+
+# --- From here on every valska job script is the same -------------------------------------------
+# It finds the bundle, checks it, runs the command above, and writes records/<stage>-<job>.json.
+# bash and coreutils are enough (and Apptainer, where the runner is a container).
+
+main() {
+    export LC_ALL=C
+    unset CDPATH
+    case ${1:-} in
+        --help)
+            usage
+            exit 0
+            ;;
+        --show)
+            find_bundle
+            load_site
+            scratch='<scratch>' image=${image:-'<image>'}
+            compose
+            printf '%q ' "${command[@]}"
+            printf '\n'
+            exit 0
+            ;;
+        *) expected_seal=${1:-} ;;
+    esac
+    if (($# > 1)) || ! [[ $expected_seal =~ ^([0-9a-f]{64})?$ ]]; then
+        usage >&2
+        exit 2
+    fi
+    trap 'on_signal HUP 1' HUP
+    trap 'on_signal INT 2' INT
+    trap 'on_signal TERM 15' TERM
+    trap clean_up EXIT
+    find_bundle
+    describe_job
+    check_not_running
+    write_record running
+    check_seal
+    load_site
+    make_scratch
+    prepare_runner
+    check_references
+    check_ranks
+    set_aside_outputs
+    make_view
+    compose
+    write_record running
+    probe_ranks
+    run_payload
+    finish
+}
+
+usage() {
+    printf 'Usage: sbatch %s [SEAL], or bash %s [SEAL], in the bundle it belongs to.\n' "$script" "$script"
+    printf '  SEAL    run only if the bundle has this seal (sha256sum SHA256SUMS)\n'
+    printf '  --show  print the command and run nothing\n'
+}
+
+say() {
+    printf 'valska: %s\n' "$*" >&2
+}
+
+# refuse EXIT_CODE REASON: a check before the payload failed.
+refuse() {
+    reason=$2
+    say "refused: $reason"
+    if [[ -n $bundle ]]; then exit_code=$1 write_record refused; fi
+    exit "$1"
+}
+
+# --- Finding the bundle --------------------------------------------------------------------------
+
+# The surest place first; a VALSKA_BUNDLE left over from another run is asked last.
+find_bundle() {
+    local self candidate here=
+    self=$(sha256sum <"$0") || refuse 3 "cannot read this script"
+    self=${self%% *}
+    if [[ ${0##*/} == "$script" ]]; then
+        here=${0%"$script"}
+        [[ $here == /* ]] || here=$PWD/$here
+    fi
+    for candidate in "$here" "$PWD" "${SLURM_SUBMIT_DIR:-}" "${VALSKA_BUNDLE:-}"; do
+        if [[ $candidate == /* ]] && lists_this_script "$candidate/SHA256SUMS" "$self"; then
+            cd -P -- "$candidate" || refuse 3 "cannot enter $candidate"
+            bundle=$PWD
+            return
+        fi
+    done
+    refuse 3 "the bundle of this script is not found, or the script was altered; start it in its bundle, or set VALSKA_BUNDLE"
+}
+
+lists_this_script() {
+    local digest path
+    [[ -r $1 ]] || return 1
+    while read -r digest path; do
+        [[ $digest == "$2" && $path == "$script" ]] && return 0
+    done <"$1"
+    return 1
+}
+
+check_seal() {
+    local report
+    if [[ -n $expected_seal && $expected_seal != "$seal" ]]; then
+        refuse 5 "the bundle was changed since it was submitted: its seal is $seal, not $expected_seal"
+    fi
+    if ! report=$(sha256sum --check --strict --quiet SHA256SUMS 2>&1); then
+        refuse 5 "the bundle was altered: ${report//$'\n'/; }"
+    fi
+}
+
+# --- The site ------------------------------------------------------------------------------------
+
+load_site() {
+    local path
+    site_setup() { :; }
+    site_image=${VALSKA_IMAGE:-}
+    declare -gA VALSKA_REFERENCES=()
+    declare -ga VALSKA_MOUNTS=()
+    VALSKA_APPTAINER='' VALSKA_SCRATCH='' VALSKA_CONDA_SH='' VALSKA_CONDA_ENV='' VALSKA_SRUN_MPI=''
+    if [[ -r site.env ]]; then
+        VALSKA_IMAGE=
+        # shellcheck source=/dev/null
+        source ./site.env
+        site_env_sha256=$(sha256_of site.env)
+        [[ -n $VALSKA_IMAGE && -e $VALSKA_IMAGE ]] && site_image=$VALSKA_IMAGE
+    fi
+    apptainer=${VALSKA_APPTAINER:-apptainer}
+    image=$site_image
+    for path in containers/*.sif; do
+        [[ -e $path ]] && image=$bundle/$path
+    done
+}
+
+make_scratch() {
+    scratch=$(mktemp -d "${VALSKA_SCRATCH:-${TMPDIR:-/tmp}}/valska-XXXXXXXX") ||
+        refuse 3 "no scratch directory; set scratch in the configuration, or TMPDIR"
+}
+
+clean_up() {
+    if [[ -n $scratch && -d $scratch ]]; then rm -rf -- "$scratch"; fi
+}
+
+# --- Inputs, ranks, outputs ----------------------------------------------------------------------
+
+# Referenced inputs lie outside the bundle: same bytes as when it was made?
+check_references() {
+    local i path found
+    for ((i = 0; i < ${#references[@]}; i += 2)); do
+        path=${references[i]}
+        found=${VALSKA_REFERENCES[$path]:-}
+        [[ -r $found ]] || refuse 3 "referenced input $path is not at '$found'; say in site.env where it is"
+        sha256_or_stop "$found"
+        [[ $REPLY == "${references[i + 1]}" ]] ||
+            refuse 5 "referenced input $found was altered since the bundle was made"
+        inputs_checked=$((inputs_checked + 1))
+    done
+}
+
+check_ranks() {
+    if [[ $scheduler == slurm && -n ${SLURM_NTASKS:-} && $SLURM_NTASKS != "$ranks" ]]; then
+        refuse 2 "the job has $SLURM_NTASKS tasks, the manifest says $ranks ranks; make a bundle for $SLURM_NTASKS"
+    fi
+}
+
+# What an earlier attempt left is kept, never mixed with this one's.
+set_aside_outputs() {
+    local paths=() path attempt=1 target
+    list_owned paths
+    ((${#paths[@]})) || return 0
+    while [[ -e outputs.$attempt ]]; do attempt=$((attempt + 1)); done
+    for path in "${owned[@]}"; do
+        if [[ $path == . ]]; then
+            target=outputs.$attempt
+            mv -- outputs "$target" && mkdir outputs
+        elif [[ -e outputs/$path ]]; then
+            target=outputs.$attempt/$(dirname -- "$path")
+            mkdir -p -- "$target" && mv -- "outputs/$path" "$target/"
+        fi || refuse 1 "cannot set earlier outputs aside"
+    done
+    say "outputs of an earlier attempt are in outputs.$attempt/"
+}
+
+# list_owned ARRAY: every file that this stage wrote, relative to outputs/.
+list_owned() {
+    local -n into=$1
+    local path file
+    shopt -s globstar nullglob dotglob
+    for path in "${owned[@]}"; do
+        path=outputs/$path
+        for file in "$path" "${path%/.}"/**; do
+            [[ -f $file ]] && into+=("${file#outputs/}")
+        done
+    done
+    shopt -u globstar nullglob dotglob
+}
+
+# --- Running -------------------------------------------------------------------------------------
+
+on_signal() {
+    if [[ -z $signal ]]; then signal=$1 signal_number=$2 signalled_s=$SECONDS; fi
+    if [[ -n $child ]]; then kill -TERM "$child" 2>/dev/null; fi
+}
+
+# run_child COMMAND...: in the background, so that a signal reaches it at once; waits until it is
+# gone. One that does not heed TERM is killed while there is time left to write the record.
+run_child() {
+    "$@" &
+    child=$!
+    if [[ -n $signal ]]; then kill -TERM "$child" 2>/dev/null; fi
+    wait "$child"
+    child_code=$?
+    while [[ -n $signal ]] && kill -0 "$child" 2>/dev/null; do
+        if ((SECONDS - signalled_s >= patience)); then kill -KILL "$child" 2>/dev/null; fi
+        sleep 0.1
+    done
+    child=
+}
+
+stop_if_signalled() {
+    [[ -z $signal ]] && return
+    exit_code=$((128 + signal_number)) reason="stopped by SIG$signal before the payload started"
+    write_record signalled
+    exit "$exit_code"
+}
+
+# Ranks that do not find each other run as many worlds of size 1, and all write one file.
+probe_ranks() {
+    local wanted='' found i
+    ((ranks > 1 && ${#probe[@]})) || return 0
+    for ((i = 0; i < ranks; i++)); do wanted+="${wanted:+ }$ranks"; done
+    compose "${probe[@]}"
+    run_child in_outputs "${command[@]}" >"$scratch/probe" 2>"$scratch/probe.err" </dev/null
+    stop_if_signalled
+    compose
+    found=$(<"$scratch/probe")
+    found=${found//$'\n'/ }
+    if [[ $found != "$wanted" ]]; then
+        cat -- "$scratch/probe.err" >&2
+        refuse 3 "MPI does not give one world of $ranks ranks; each rank reports a world of: $found"
+    fi
+}
+
+run_payload() {
+    stop_if_signalled
+    run_child in_outputs "${command[@]}" </dev/null
+    exit_code=$child_code
+    if [[ -n $signal ]]; then exit_code=$((128 + signal_number)); fi
+}
+
+in_outputs() {
+    cd -- "$working_directory" && exec "$@"
+}
+
+finish() {
+    local path state=completed
+    return_outputs
+    for path in "${declared[@]}"; do
+        [[ -e outputs/$path ]] || missing_outputs+=("$path")
+    done
+    if [[ -n $signal ]]; then
+        state=signalled reason="stopped by SIG$signal"
+    elif ((exit_code != 0)); then
+        state=failed reason="the payload ended with exit code $exit_code"
+    elif ((${#missing_outputs[@]})); then
+        state=failed exit_code=66 reason="the payload ended with exit code 0 without: ${missing_outputs[*]}"
+    fi
+    list_owned outputs
+    runner_version
+    write_record "$state"
+    if [[ -z $signal ]]; then
+        hash_outputs
+        write_record "$state"
+    fi
+    say "stage $stage: $state${reason:+ ($reason)}"
+    exit "$exit_code"
+}
+
+# --- Digests -------------------------------------------------------------------------------------
+
+# OpenSSL uses the processor's SHA instructions where coreutils may not.
+sha256_of() {
+    local line
+    line=$(exec_sha256 "$1") || return 1
+    printf '%s' "${line:0:64}"
+}
+
+exec_sha256() {
+    if command -v openssl >/dev/null; then exec openssl dgst -sha256 -r <"$1"; fi
+    exec sha256sum <"$1"
+}
+
+# sha256_or_stop FILE: into REPLY. Takes long for a large file, and ends at once at a signal.
+sha256_or_stop() {
+    run_child exec_sha256 "$1" >"$scratch/digest"
+    stop_if_signalled
+    REPLY=$(<"$scratch/digest")
+    REPLY=${REPLY:0:64}
+}
+
+hash_outputs() {
+    local path
+    for path in "${outputs[@]}"; do
+        output_digests+=("$(sha256_of "outputs/$path")")
+    done
+}
+
+# --- The record ----------------------------------------------------------------------------------
+
+describe_job() {
+    local line
+    seal=$(sha256sum <SHA256SUMS)
+    seal=${seal%% *}
+    now
+    started=$REPLY started_s=$SECONDS
+    scheduler=none job_id=${VALSKA_JOB_ID:-}
+    if [[ -n ${SLURM_JOB_ID:-} && ${0##*/} != "$script" ]]; then
+        scheduler=slurm job_id=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}
+        task=${SLURM_ARRAY_TASK_ID:-} restart=${SLURM_RESTART_COUNT:-0} job_name=${SLURM_JOB_NAME:-}
+    elif [[ $job_id =~ ^local-[0-9a-f-]{36}$ ]]; then
+        scheduler=local job_name=${VALSKA_JOB_NAME:-}
+    else
+        read -r line </proc/sys/kernel/random/uuid
+        job_id=local-$line
+    fi
+    record=records/$stage-$job_id${task:+_$task}-r$restart.json
+    describe_host
+    mkdir -p records logs outputs || refuse 1 "cannot write in $bundle"
+}
+
+describe_host() {
+    local line cpu=unknown memory=0 gpu_list=()
+    while IFS= read -r line; do
+        [[ $line == 'model name'* ]] && cpu=${line#*: } && break
+    done </proc/cpuinfo
+    while read -r line memory _; do
+        [[ $line == MemTotal: ]] && break
+    done </proc/meminfo
+    if [[ $gpus == yes ]] && command -v nvidia-smi >/dev/null; then mapfile -t gpu_list < <(nvidia-smi -L); fi
+    json_object name "$HOSTNAME" kernel "$(uname -sr)" cpu "$cpu"
+    host_json=${REPLY%\}}
+    json_list "${gpu_list[@]}"
+    host_json+=", \"cpus\": $(unset OMP_NUM_THREADS OMP_THREAD_LIMIT && nproc), \"memory_kib\": $memory, \"gpus\": $REPLY}"
+}
+
+# A record that says running may be of a job that was lost; only a live one stands in the way.
+check_not_running() {
+    local path other
+    for path in records/"$stage"-*.json; do
+        [[ -r $path && $path != "records/$stage-$job_id"* ]] || continue
+        other=${path#records/"$stage"-} other=${other%-r*.json}
+        if record_says_running "$path" && is_alive "$other"; then
+            refuse 3 "stage $stage is running already, as job $other"
+        fi
+    done
+}
+
+record_says_running() {
+    local line
+    other_host='' other_pid=''
+    while IFS= read -r line; do
+        case $line in
+            *'"state": "'*) [[ $line == *'"running"'* ]] || return 1 ;;
+            *'"pid": '*) other_pid=${line##*: } other_pid=${other_pid%,} ;;
+            *'"host": {"name": '*) other_host=${line#*'"name": '} other_host=${other_host%%,*} ;;
+        esac
+    done <"$1"
+}
+
+is_alive() {
+    if [[ $1 == local-* ]]; then
+        json_string "$HOSTNAME"
+        [[ $other_host == "$REPLY" && -r /proc/$other_pid/cmdline ]] &&
+            [[ $(tr '\0' ' ' <"/proc/$other_pid/cmdline") == *"$script"* ]]
+    else
+        command -v squeue >/dev/null && [[ -n $(squeue --noheader --jobs "${1%%_*}" --states running 2>/dev/null) ]]
+    fi
+}
+
+# The functions from here on leave their text in REPLY: a subshell for every string would cost more
+# than the start of the container.
+
+now() {
+    TZ=UTC0 printf -v REPLY '%(%Y-%m-%dT%H:%M:%SZ)T' -1
+}
+
+json_string() {
+    local text=$1 i char escaped='[[:cntrl:]]'
+    if [[ $text == *[$'\x80'-$'\xff']* && ! $text =~ $utf8 ]]; then
+        escaped=$'[[:cntrl:]\x80-\xff]'
+    fi
+    text=${text//\\/\\\\}
+    text=${text//\"/\\\"}
+    REPLY=$text
+    if [[ $text == *$escaped* ]]; then
+        # A byte that is not of UTF-8 becomes a lone surrogate, from which a reader can restore it.
+        REPLY=
+        for ((i = 0; i < ${#text}; i++)); do
+            char=${text:i:1}
+            # shellcheck disable=SC2254
+            case $char in
+                [[:cntrl:]]) printf -v char '\\u%04x' "'$char" ;;
+                $escaped) printf -v char '\\udc%02x' "'$char" ;;
+            esac
+            REPLY+=$char
+        done
+    fi
+    REPLY="\"$REPLY\""
+}
+
+json_or_null() {
+    if [[ -n $1 ]]; then json_string "$1"; else REPLY=null; fi
+}
+
+json_list() {
+    local item list='' separator=''
+    for item in "$@"; do
+        json_string "$item"
+        list+=$separator$REPLY separator=', '
+    done
+    REPLY="[$list]"
+}
+
+# json_object NAME VALUE...: all values are strings or null.
+json_object() {
+    local object='' separator=''
+    while (($#)); do
+        json_or_null "$2"
+        object+="$separator\"$1\": $REPLY" separator=', '
+        shift 2
+    done
+    REPLY="{$object}"
+}
+
+json_slurm() {
+    local name pairs=()
+    for name in SLURM_JOB_ID SLURM_JOB_NAME SLURM_CLUSTER_NAME SLURM_JOB_PARTITION SLURM_JOB_ACCOUNT SLURM_JOB_QOS \
+        SLURM_JOB_NODELIST SLURM_JOB_NUM_NODES SLURM_NTASKS SLURM_CPUS_PER_TASK SLURM_MEM_PER_NODE SLURM_MEM_PER_CPU \
+        SLURM_JOB_GPUS SLURM_RESTART_COUNT SLURM_ARRAY_JOB_ID SLURM_ARRAY_TASK_ID SLURM_SUBMIT_HOST SLURM_SUBMIT_DIR; do
+        if [[ -n ${!name:-} ]]; then pairs+=("$name" "${!name}"); fi
+    done
+    json_object "${pairs[@]}"
+}
+
+json_outputs() {
+    local i list='' separator='' sizes=()
+    if ((${#outputs[@]})); then
+        mapfile -t sizes < <(cd outputs && stat -Lc %s -- "${outputs[@]}")
+    fi
+    for ((i = 0; i < ${#outputs[@]}; i++)); do
+        json_string "outputs/${outputs[i]}"
+        list+="$separator"$'\n'"    {\"path\": $REPLY, \"size\": ${sizes[i]:-0}, "
+        json_or_null "${output_digests[i]:-}"
+        list+="\"sha256\": $REPLY}" separator=,
+    done
+    REPLY="[$list]"
+}
+
+# put NAME JSON, put_string NAME TEXT: one field of the record.
+put() {
+    fields+="${fields:+,$'\n'}  \"$1\": $2"
+}
+
+put_string() {
+    json_or_null "$2"
+    put "$1" "$REPLY"
+}
+
+# write_record STATE: whole or not at all.
+write_record() {
+    local fields='' ended='' elapsed=null runner_json
+    if [[ $1 != running ]]; then
+        now
+        ended=$REPLY elapsed=$((SECONDS - started_s))
+    fi
+    put_string schema_version 1.0
+    put_string stage "$stage"
+    put_string state "$1"
+    json_object scheduler "$scheduler" id "$job_id" task "$task" name "$job_name"
+    put job "${REPLY%\}}, \"restart\": $restart}"
+    put pid "$$"
+    put_string bundle_id "$bundle_id"
+    put_string instance "$instance"
+    put_string seal "$seal"
+    put_string valska_version "$valska_version"
+    put_string started_utc "$started"
+    put_string ended_utc "$ended"
+    put elapsed_s "$elapsed"
+    put exit_code "${exit_code:-null}"
+    put_string signal "$signal"
+    put_string reason "$reason"
+    put host "$host_json"
+    json_slurm
+    put slurm "$REPLY"
+    json_object kind "$runner" version "$version"
+    runner_json=${REPLY%\}}
+    json_list "${command[@]}"
+    put runner "$runner_json, \"command\": $REPLY}"
+    REPLY=null
+    if [[ -n $image_checked ]]; then json_object sha256 "$image_sha256" path "$image" checked "$image_checked"; fi
+    put image "$REPLY"
+    put environment "${environment_json:-null}"
+    put_string site_env_sha256 "$site_env_sha256"
+    put inputs_checked "$inputs_checked"
+    json_outputs
+    put outputs "$REPLY"
+    json_list "${missing_outputs[@]}"
+    put missing_outputs "$REPLY"
+    if ! { printf '{\n%s\n}\n' "$fields" >"$record.tmp" && mv -f -- "$record.tmp" "$record"; }; then
+        say "cannot write $record"
+    fi
+}
+
+bundle='' seal='' expected_seal='' reason='' signal='' signal_number='' signalled_s=0 child='' child_code='' exit_code=''
+record='' scheduler=none job_id='' task='' restart=0 job_name='' started='' started_s=0 version='' environment_json=''
+image='' image_checked='' apptainer=apptainer scratch='' site_env_sha256='' working_directory=''
+host_json='' inputs_checked=0
+command=() outputs=() output_digests=() missing_outputs=()
+utf8=$'^([\x01-\x7f]|[\xc2-\xdf][\x80-\xbf]|\xe0[\xa0-\xbf][\x80-\xbf]|[\xe1-\xec\xee\xef][\x80-\xbf]{2}|'
+utf8+=$'\xed[\x80-\x9f][\x80-\xbf]|\xf0[\x90-\xbf][\x80-\xbf]{2}|[\xf1-\xf3][\x80-\xbf]{3}|\xf4[\x80-\x8f][\x80-\xbf]{2})*$'
+main "$@"
+exit
