@@ -209,7 +209,6 @@ def _srun(stage: Stage, rank: str = "", argument: str = "") -> str:
     if not rank:
         return f'    command=({srun} "${{command[@]}}")\n'
     return (
-        "    # shellcheck disable=SC2016\n"
         f"    local rank={rank}\n"
         f'    command=({srun} bash -c "$rank" valska {argument} "${{command[@]}}")\n'
     )
