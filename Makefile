@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml tests/cluster/python.sh
 	@tests/cluster/python.sh $(VENV)
 	@echo "Installing valska into $(VENV) …"
 	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	@$(BIN)/python -m pip install --quiet --editable '.[plot]' --group dev
+	@$(BIN)/python -m pip install -qq --editable '.[plot]' --group dev
 	@touch $@
 
 demo: install ## A real pyuvsim run: image, bundle, run in the container, verify
