@@ -99,6 +99,7 @@ class Account:
     def in_directory(self, name):
         """Return the account, working in a new directory below its own."""
         work = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.work))
+        work.chmod(0o755)
         self.own(work)
         return replace(self, work=work)
 
