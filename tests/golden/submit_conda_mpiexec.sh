@@ -13,6 +13,7 @@
 # See the command, run nothing:  bash submit_simulate.sh --show
 # What this job runs is said here; how it checks and records follows below.
 # shellcheck disable=SC2016,SC2034,SC2054,SC2317
+set +o posix
 
 readonly payload=(cp ../inputs/data.txt out.txt)
 readonly environment=()
@@ -62,8 +63,9 @@ runner_version() {
 # --- The runners without a container -------------------------------------------------------------
 
 prepare_runner() {
-    site_setup
+    set_up
     activate
+    own_shell
     unset PYTHONPATH PYTHONHOME
     export PYTHONNOUSERSITE=1
     working_directory=$bundle/outputs

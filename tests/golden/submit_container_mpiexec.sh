@@ -13,6 +13,7 @@
 # See the command, run nothing:  bash submit_simulate.sh --show
 # What this job runs is said here; how it checks and records follows below.
 # shellcheck disable=SC2016,SC2034,SC2054,SC2317
+set +o posix
 
 readonly payload=(cp ../inputs/data.txt out.txt)
 readonly environment=()
@@ -64,7 +65,7 @@ compose() {
 
 prepare_runner() {
     local name
-    site_setup
+    set_up
     command -v "$apptainer" >/dev/null ||
         refuse 3 "no $apptainer on $HOSTNAME; load it in the configuration's setup lines, or set VALSKA_APPTAINER in site.env"
     [[ -r $image ]] ||

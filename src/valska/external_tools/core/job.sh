@@ -4,7 +4,7 @@
 
 main() {
     export LC_ALL=C
-    unset CDPATH
+    own_shell
     case ${1:-} in
         --help)
             usage
@@ -25,14 +25,10 @@ main() {
         usage >&2
         exit 2
     fi
-    trap 'on_signal HUP 1' HUP
-    trap 'on_signal INT 2' INT
-    trap 'on_signal TERM 15' TERM
-    trap clean_up EXIT
     find_bundle
     describe_job
     check_not_running
-    write_record running
+    write_record running || refuse 1 "cannot write in $bundle"
     check_seal
     load_site
     make_scratch
@@ -54,15 +50,27 @@ usage() {
     printf '  --show  print the command and run nothing\n'
 }
 
+# What the caller's shell or a set-up line may have changed, back to what this script means.
+own_shell() {
+    set +efuC +o posix
+    shopt -u failglob nocasematch
+    unset CDPATH GLOBIGNORE
+    trap 'on_signal HUP 1' HUP
+    trap 'on_signal INT 2' INT
+    trap 'on_signal TERM 15' TERM
+    trap clean_up EXIT
+}
+
 say() {
     printf 'valska: %s\n' "$*" >&2
 }
 
-# refuse EXIT_CODE REASON: a check before the payload failed.
+# refuse EXIT_CODE REASON: a check before the payload failed, if no signal ended what was checking.
 refuse() {
+    stop_if_signalled
     reason=$2
     say "refused: $reason"
-    if [[ -n $bundle ]]; then exit_code=$1 write_record refused; fi
+    if [[ -n $record ]]; then exit_code=$1 write_record refused; fi
     exit "$1"
 }
 
@@ -116,10 +124,14 @@ load_site() {
     declare -ga VALSKA_MOUNTS=()
     VALSKA_APPTAINER='' VALSKA_SCRATCH='' VALSKA_CONDA_SH='' VALSKA_CONDA_ENV='' VALSKA_SRUN_MPI=''
     if [[ -r site.env ]]; then
+        bash -n site.env || refuse 3 "site.env is not a script that bash can read"
         VALSKA_IMAGE=
         # shellcheck source=/dev/null
         source ./site.env
-        site_env_sha256=$(sha256_of site.env)
+        hex_of "$(exec_sha256 site.env)"
+        site_env_sha256=$REPLY
+        json_string "$(<site.env)"
+        site_env_json=$REPLY
         [[ -n $VALSKA_IMAGE && -e $VALSKA_IMAGE ]] && site_image=$VALSKA_IMAGE
     fi
     apptainer=${VALSKA_APPTAINER:-apptainer}
@@ -129,13 +141,27 @@ load_site() {
     done
 }
 
+set_up() {
+    site_setup
+    own_shell
+}
+
 make_scratch() {
     scratch=$(mktemp -d "${VALSKA_SCRATCH:-${TMPDIR:-/tmp}}/valska-XXXXXXXX") ||
         refuse 3 "no scratch directory; set scratch in the configuration, or TMPDIR"
 }
 
 clean_up() {
+    local code=$?
+    if [[ $recorded == running ]]; then
+        exit_code=$((code ? code : 1))
+        reason="the job script ended early, with exit code $code; see its log, and the set-up lines in site.env"
+        say "$reason"
+        write_record failed
+        code=$exit_code
+    fi
     if [[ -n $scratch && -d $scratch ]]; then rm -rf -- "$scratch"; fi
+    exit "$code"
 }
 
 # --- Inputs, ranks, outputs ----------------------------------------------------------------------
@@ -217,7 +243,7 @@ run_child() {
 stop_if_signalled() {
     [[ -z $signal ]] && return
     exit_code=$((128 + signal_number)) reason="stopped by SIG$signal before the payload started"
-    write_record signalled
+    if [[ -n $record ]]; then write_record signalled; fi
     exit "$exit_code"
 }
 
@@ -242,7 +268,6 @@ run_payload() {
     stop_if_signalled
     run_child in_outputs "${command[@]}" </dev/null
     exit_code=$child_code
-    if [[ -n $signal ]]; then exit_code=$((128 + signal_number)); fi
 }
 
 in_outputs() {
@@ -256,19 +281,19 @@ finish() {
         [[ -e outputs/$path ]] || missing_outputs+=("$path")
     done
     if [[ -n $signal ]]; then
-        state=signalled reason="stopped by SIG$signal"
+        state=signalled exit_code=$((128 + signal_number)) reason="stopped by SIG$signal"
     elif ((exit_code != 0)); then
         state=failed reason="the payload ended with exit code $exit_code"
     elif ((${#missing_outputs[@]})); then
         state=failed exit_code=66 reason="the payload ended with exit code 0 without: ${missing_outputs[*]}"
     fi
     list_owned outputs
-    runner_version
-    write_record "$state"
-    if [[ -z $signal ]]; then
-        hash_outputs
-        write_record "$state"
+    if ! write_record "$state"; then
+        state=failed reason=${reason:-its record cannot be written} exit_code=$((exit_code ? exit_code : 1))
     fi
+    runner_version
+    if [[ -z $signal ]]; then hash_outputs; fi
+    write_record "$state"
     say "stage $stage: $state${reason:+ ($reason)}"
     exit "$exit_code"
 }
@@ -276,29 +301,48 @@ finish() {
 # --- Digests -------------------------------------------------------------------------------------
 
 # OpenSSL uses the processor's SHA instructions where coreutils may not.
-sha256_of() {
-    local line
-    line=$(exec_sha256 "$1") || return 1
-    printf '%s' "${line:0:64}"
-}
-
 exec_sha256() {
-    if command -v openssl >/dev/null; then exec openssl dgst -sha256 -r <"$1"; fi
-    exec sha256sum <"$1"
+    if command -v openssl >/dev/null; then exec openssl dgst -sha256 -r "$@"; fi
+    exec sha256sum "$@"
 }
 
 # sha256_or_stop FILE: into REPLY. Takes long for a large file, and ends at once at a signal.
 sha256_or_stop() {
     run_child exec_sha256 "$1" >"$scratch/digest"
     stop_if_signalled
-    REPLY=$(<"$scratch/digest")
+    hex_of "$(<"$scratch/digest")"
+    [[ -n $REPLY ]] || refuse 3 "the digest of $1 cannot be found out"
+}
+
+# hex_of LINE: the digest in it, into REPLY. Where a name is odd, the line begins with a backslash.
+hex_of() {
+    REPLY=${1#\\}
     REPLY=${REPLY:0:64}
 }
 
 hash_outputs() {
-    local path
-    for path in "${outputs[@]}"; do
-        output_digests+=("$(sha256_of "outputs/$path")")
+    local line
+    ask_of_outputs exec_sha256
+    for line in "${answers[@]}"; do
+        hex_of "$line"
+        output_digests+=("$REPLY")
+    done
+}
+
+# ask_of_outputs COMMAND...: into the array answers, a line for each output. A call takes many, since
+# there may be thousands; one by one where a file cannot be read, or has a newline in its name.
+ask_of_outputs() {
+    local i path chunk lines
+    answers=()
+    for ((i = 0; i < ${#outputs[@]}; i += 500)); do
+        chunk=("${outputs[@]:i:500}")
+        chunk=("${chunk[@]/#/outputs/}")
+        mapfile -t lines < <("$@" "${chunk[@]}" 2>/dev/null)
+        if ((${#lines[@]} != ${#chunk[@]})); then
+            lines=()
+            for path in "${chunk[@]}"; do lines+=("$("$@" "$path")"); done
+        fi
+        answers+=("${lines[@]}")
     done
 }
 
@@ -306,6 +350,8 @@ hash_outputs() {
 
 describe_job() {
     local line
+    # An inherited HOSTNAME is that of the submitting host.
+    read -r HOSTNAME </proc/sys/kernel/hostname
     seal=$(sha256sum <SHA256SUMS)
     seal=${seal%% *}
     now
@@ -344,8 +390,8 @@ describe_host() {
 check_not_running() {
     local path other
     for path in records/"$stage"-*.json; do
-        [[ -r $path && $path != "records/$stage-$job_id"* ]] || continue
         other=${path#records/"$stage"-} other=${other%-r*.json}
+        [[ -r $path && ${other%%_*} != "$job_id" ]] || continue
         if record_says_running "$path" && is_alive "$other"; then
             refuse 3 "stage $stage is running already, as job $other"
         fi
@@ -440,13 +486,11 @@ json_slurm() {
 }
 
 json_outputs() {
-    local i list='' separator='' sizes=()
-    if ((${#outputs[@]})); then
-        mapfile -t sizes < <(cd outputs && stat -Lc %s -- "${outputs[@]}")
-    fi
+    local i list='' separator=''
+    ask_of_outputs stat -Lc %s --
     for ((i = 0; i < ${#outputs[@]}; i++)); do
         json_string "outputs/${outputs[i]}"
-        list+="$separator"$'\n'"    {\"path\": $REPLY, \"size\": ${sizes[i]:-0}, "
+        list+="$separator"$'\n'"    {\"path\": $REPLY, \"size\": ${answers[i]:-0}, "
         json_or_null "${output_digests[i]:-}"
         list+="\"sha256\": $REPLY}" separator=,
     done
@@ -466,6 +510,7 @@ put_string() {
 # write_record STATE: whole or not at all.
 write_record() {
     local fields='' ended='' elapsed=null runner_json
+    recorded=$1
     if [[ $1 != running ]]; then
         now
         ended=$REPLY elapsed=$((SECONDS - started_s))
@@ -498,6 +543,7 @@ write_record() {
     put image "$REPLY"
     put environment "${environment_json:-null}"
     put_string site_env_sha256 "$site_env_sha256"
+    put site_env "$site_env_json"
     put inputs_checked "$inputs_checked"
     json_outputs
     put outputs "$REPLY"
@@ -505,14 +551,15 @@ write_record() {
     put missing_outputs "$REPLY"
     if ! { printf '{\n%s\n}\n' "$fields" >"$record.tmp" && mv -f -- "$record.tmp" "$record"; }; then
         say "cannot write $record"
+        return 1
     fi
 }
 
 bundle='' seal='' expected_seal='' reason='' signal='' signal_number='' signalled_s=0 child='' child_code='' exit_code=''
-record='' scheduler=none job_id='' task='' restart=0 job_name='' started='' started_s=0 version='' environment_json=''
-image='' image_checked='' apptainer=apptainer scratch='' site_env_sha256='' working_directory=''
+record='' recorded='' scheduler=none job_id='' task='' restart=0 job_name='' started='' started_s=0 version='' environment_json=''
+image='' image_checked='' apptainer=apptainer scratch='' site_env_sha256='' site_env_json=null working_directory=''
 host_json='' inputs_checked=0
-command=() outputs=() output_digests=() missing_outputs=()
+command=() outputs=() output_digests=() answers=() missing_outputs=()
 utf8=$'^([\x01-\x7f]|[\xc2-\xdf][\x80-\xbf]|\xe0[\xa0-\xbf][\x80-\xbf]|[\xe1-\xec\xee\xef][\x80-\xbf]{2}|'
 utf8+=$'\xed[\x80-\x9f][\x80-\xbf]|\xf0[\x90-\xbf][\x80-\xbf]{2}|[\xf1-\xf3][\x80-\xbf]{3}|\xf4[\x80-\x8f][\x80-\xbf]{2})*$'
 main "$@"

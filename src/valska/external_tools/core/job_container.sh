@@ -2,7 +2,7 @@
 
 prepare_runner() {
     local name
-    site_setup
+    set_up
     command -v "$apptainer" >/dev/null ||
         refuse 3 "no $apptainer on $HOSTNAME; load it in the configuration's setup lines, or set VALSKA_APPTAINER in site.env"
     [[ -r $image ]] ||

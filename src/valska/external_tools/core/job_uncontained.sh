@@ -1,8 +1,9 @@
 # --- The runners without a container -------------------------------------------------------------
 
 prepare_runner() {
-    site_setup
+    set_up
     activate
+    own_shell
     unset PYTHONPATH PYTHONHOME
     export PYTHONNOUSERSITE=1
     working_directory=$bundle/outputs

@@ -176,6 +176,7 @@ def _head(identity: Identity, stage: Stage) -> list[str]:
         f"# See the command, run nothing:  bash submit_{stage.name}.sh --show",
         "# What this job runs is said here; how it checks and records follows below.",
         "# shellcheck disable=SC2016,SC2034,SC2054,SC2317",
+        "set +o posix",
     ]
 
 
