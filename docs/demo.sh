@@ -35,6 +35,9 @@ try valska submit "$bundle" --scheduler local --wait
 title "Verify: every file against its manifest"
 try valska verify "$bundle"
 
+title "Plot: the simulated visibilities"
+try valska plot "$bundle" -o "$results/$run_id.png"
+
 title "What is there"
 (cd "$results" && find "$run_id" -type f | sort | sed 's/^/  /')
 
@@ -48,7 +51,8 @@ output = record["outputs"][0]
 print(f"  bundle id   {manifest['bundle_id']}")
 print(f"  seal        {record['seal']}")
 print(f"  image       {record['image']['sha256']} (checked by the job: {record['image']['checked']})")
-print(f"  base        {(manifest['image'].get('base') or {}).get('reference', 'unknown')}")
+base = manifest["image"]["base"]
+print(f"  base        {base['original'] if not base['replaced'] else 'a Debian base made here, as no registry answered'}")
 print(f"  ran         {manifest['stages'][0]['argv'][0]} on {record['host']['name']}, Apptainer {record['runner']['version']}")
 print(f"  ended       {record['state']}, exit code {record['exit_code']}, after {record['elapsed_s']} s")
 print(f"  wrote       {output['path']}, {output['size']} bytes")

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import click
 
 from valska.cli.output import note, plain, styled
+from valska.cli.state import state
+from valska.external_tools.core.run_directory import Bundle
 from valska.external_tools.core.status import RunStatus, StageState, StageStatus
 
 COLOURS = {
@@ -48,15 +55,65 @@ def duration(seconds: int | None) -> str:
     return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
 
 
-def tell_changes() -> Callable[[RunStatus], None]:
-    """Return what tells each change of a stage's state on stderr."""
-    last: dict[str, str] = {}
+class Progress:
+    """Tells each change of a stage's state on stderr while valska waits.
 
-    def tell(status: RunStatus) -> None:
+    On a terminal a line below them shows what runs: for how long, and its log's last line.
+
+    Parameters
+    ----------
+    bundle
+        The bundle, whose logs are read.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+        self._told: dict[str, str] = {}
+        self._running: dict[str, tuple[StageStatus, float]] = {}
+        self._live = sys.stderr.isatty() and state().verbosity >= 0
+
+    def tell(self, status: RunStatus) -> None:
+        """Say what is new."""
+        self._clear()
         for stage in status.stages:
             phrase = describe(stage)
-            if last.get(stage.stage) != phrase:
+            if self._told.get(stage.stage) != phrase:
                 note(phrase)
-            last[stage.stage] = phrase
+            self._told[stage.stage] = phrase
+        self._running = {
+            stage.stage: (stage, time.monotonic() - (stage.elapsed_s or 0))
+            for stage in status.stages
+            if stage.state is StageState.RUNNING
+        }
 
-    return tell
+    def sleep(self, seconds: float) -> None:
+        """Let some seconds pass, keeping the line of what runs up to date."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            if self._live and self._running:
+                self._draw()
+            time.sleep(min(left, 1.0) if self._live else left)
+        self._clear()
+
+    def _draw(self) -> None:
+        words = []
+        for stage, since in self._running.values():
+            words += [stage.stage, duration(int(time.monotonic() - since))]
+            words += [last_line(self._bundle.path / stage.log)] if stage.log else []
+        width = shutil.get_terminal_size().columns - 1
+        click.echo(f"\r\x1b[K{' '.join(words)[:width]}", err=True, nl=False, color=True)
+
+    def _clear(self) -> None:
+        if self._live:
+            click.echo("\r\x1b[K", err=True, nl=False, color=True)
+
+
+def last_line(log: Path) -> str:
+    """Return the last line of a log that is not blank, without control characters."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 4096))
+            lines = file.read().decode(errors="replace").split("\n")
+    except OSError:
+        return ""
+    return next((plain(line.strip()) for line in reversed(lines) if line.strip()), "")

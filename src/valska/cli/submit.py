@@ -18,7 +18,7 @@ from valska.cli.options import (
     stages_option,
 )
 from valska.cli.output import note, result, result_json
-from valska.cli.progress import describe, tell_changes
+from valska.cli.progress import Progress, describe
 from valska.cli.state import state
 from valska.external_tools.core.config import resolve
 from valska.external_tools.core.errors import UsageError, ValskaError
@@ -140,8 +140,17 @@ def _wait(
     bundle: Bundle, manifest: Manifest, scheduler: Scheduler, stages: tuple[str, ...]
 ) -> None:
     wanted = stages or tuple(stage.name for stage in manifest.stages)
+    progress = Progress(bundle)
     try:
-        status = wait(bundle, manifest, scheduler, on_change=tell_changes(), stages=wanted)
+        status = wait(
+            bundle,
+            manifest,
+            scheduler,
+            on_change=progress.tell,
+            sleep=progress.sleep,
+            longest_poll=2.0 if scheduler.name == "local" else 30.0,
+            stages=wanted,
+        )
     except KeyboardInterrupt:
         note("The jobs go on. `valska status` follows them, `valska cancel` ends them.")
         raise
