@@ -75,9 +75,12 @@ def test_bad_arguments(user, args, message, hint):
     assert hint in second
 
 
-def test_without_arguments_the_help_is_shown(user):
-    result = user.run()
-    assert "Commands:" in result.output
+@pytest.mark.parametrize("words", [[], ["config"]])
+def test_without_a_verb_the_help_is_shown_line_by_line(user, words):
+    result = user.run(*words)
+    assert result.output.startswith("Usage: valska")
+    assert "\nCommands:\n" in result.output
+    assert "Error:" not in result.output
     assert result.exit_code == 2
 
 

@@ -39,9 +39,19 @@ def guarded(run: Callable[[], Any], state: State) -> int:
     """
     try:
         code = run()
+    except click.UsageError as error:
+        return _help(error) or _tell(error, state)
     except Exception as error:  # noqa: BLE001 - nothing may reach the user as a bare traceback
         return _tell(error, state)
     return code if isinstance(code, int) else 0
+
+
+def _help(error: click.UsageError) -> int | None:
+    """Show the help that newer versions of click raise where a group is called without a verb."""
+    if type(error).__name__ != "NoArgsIsHelpError" or error.ctx is None:
+        return None
+    click.echo(error.ctx.get_help(), err=True)
+    return USAGE
 
 
 def _tell(error: Exception, state: State) -> int:
