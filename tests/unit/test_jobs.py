@@ -375,7 +375,7 @@ def test_a_refused_second_stage_keeps_the_first(bundle: Bundle, fake: FakeSlurm)
     with pytest.raises(SubmissionError, match="Invalid account") as caught:
         send(bundle, fake, scheduler=refuse_second(fake))
     assert "prepare (job 100)" in caught.value.message
-    assert "--stage fit,compare" in (caught.value.hint or "")
+    assert "--stage fit --stage compare`" in (caught.value.hint or "")
     assert caught.value.exit_code == 4
     assert {stage: job["job_id"] for stage, job in stored(bundle)["jobs"].items()} == {
         "prepare": "100"
@@ -682,6 +682,18 @@ def test_waiting_stages_are_cancelled_dependants_first(bundle: Bundle, fake: Fak
     }  # fmt: skip
     assert stored(bundle)["jobs"]["fit"]["cancelled_utc"]
     assert not stored(bundle)["jobs"]["prepare"]["cancelled_utc"]
+
+
+def test_a_dry_run_of_cancel_names_the_same_stages_and_touches_nothing(
+    bundle: Bundle, fake: FakeSlurm
+) -> None:
+    send(bundle, fake)
+    before = stored(bundle)
+    found = cancel(bundle, manifest_of(bundle), slurm(fake), stages=["fit"], dry_run=True)
+    assert found.cancelled == ("fit", "compare")
+    assert found.not_live == ()
+    assert not [call for call in fake.calls() if call.startswith("scancel")]
+    assert stored(bundle) == before
 
 
 def test_nothing_live_is_nothing_to_cancel(bundle: Bundle, fake: FakeSlurm) -> None:

@@ -9,17 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from valska.external_tools.core.chain import (
-    Plan,
-    requests_of,
-    select_stages,
-    with_descendants,
-)
-from valska.external_tools.core.errors import (
-    PrerequisiteError,
-    SubmissionError,
-    ValskaError,
-)
+from valska.external_tools.core.chain import Plan, requests_of, select_stages, with_descendants
+from valska.external_tools.core.errors import PrerequisiteError, SubmissionError, ValskaError
 from valska.external_tools.core.intents import SETTLE_S, Clock, reconcile, unconfirmed
 from valska.external_tools.core.jobsfile import (
     ALL_STAGES,
@@ -46,11 +37,7 @@ from valska.external_tools.core.scheduler import (
 )
 from valska.external_tools.core.seal import require_intact, seal_of
 from valska.external_tools.core.slurm_text import check_extra
-from valska.external_tools.core.status import (
-    StageState,
-    StageStatus,
-    run_status,
-)
+from valska.external_tools.core.status import RunStatus, StageState, StageStatus, run_status
 from valska.external_tools.core.utils import write_json_atomic
 
 __all__ = [
@@ -102,7 +89,10 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Cancellation:
-    """Which stages a cancel ended, and which of those asked for had ended or never begun."""
+    """Which stages a cancel ended, and which of those asked for had ended or never begun.
+
+    After a dry run `cancelled` are those that would have been ended.
+    """
 
     cancelled: tuple[str, ...]
     not_live: tuple[str, ...]
@@ -194,6 +184,7 @@ def cancel(
     *,
     stages: Sequence[str] | None = None,
     grace_s: float | None = None,
+    dry_run: bool = False,
     settle_s: float = SETTLE_S,
     clock: Clock | None = None,
 ) -> Cancellation:
@@ -210,6 +201,8 @@ def cancel(
         Names; all, if not given.
     grace_s
         Seconds between TERM and the end; what the stages' directives say, if not given.
+    dry_run
+        Touch nothing, and only say what would be ended.
 
     Raises
     ------
@@ -223,12 +216,15 @@ def cancel(
         If the scheduler does not answer.
     """
     wanted = with_descendants(manifest, select_stages(manifest, stages))
+    if dry_run:
+        status = run_status(bundle, manifest, scheduler)
+        return _cancellation(wanted, _targets(status, wanted))
     time_source = clock or Clock()
     with directory_lock(bundle.submit_lock):
         entries = read_entries(load_jobs_json(bundle.path))
         _take_up(bundle, entries, scheduler, settle_s, time_source)
         status = run_status(bundle, manifest, scheduler)
-        targets = [one for one in status.stages if one.stage in wanted and one.may_run]
+        targets = _targets(status, wanted)
         _refuse_unreachable(targets)
         marked = {
             one.stage: replace(entries[one.stage], cancelled_utc=now_text(time_source))
@@ -244,6 +240,14 @@ def cancel(
         scheduler_named(name, scheduler).cancel(
             bundle, refs, longest if grace_s is None else grace_s
         )
+    return _cancellation(wanted, targets)
+
+
+def _targets(status: RunStatus, wanted: Sequence[str]) -> list[StageStatus]:
+    return [one for one in status.stages if one.stage in wanted and one.may_run]
+
+
+def _cancellation(wanted: Sequence[str], targets: Sequence[StageStatus]) -> Cancellation:
     cancelled = tuple(one.stage for one in targets)
     return Cancellation(cancelled, tuple(name for name in wanted if name not in cancelled))
 
@@ -334,7 +338,8 @@ def _told(error: ValskaError, ledger: Ledger) -> str:
 
 def _rest(error: ValskaError, ledger: Ledger, requests: Sequence[JobRequest]) -> str:
     rest = [one.stage for one in requests if one.stage not in ledger.accepted_stages]
-    return f"{error.hint or 'See to it'} Then: `valska submit --stage {','.join(rest)}`."
+    options = " ".join(f"--stage {stage}" for stage in rest)
+    return f"{error.hint or 'See to it.'} Then: `valska submit {options}`."
 
 
 @dataclass(frozen=True, slots=True)
