@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -150,11 +150,6 @@ def read_records(bundle: Bundle) -> Records:
         except RecordError as error:
             unreadable.append(UnreadableRecord(path.name, error.message))
     return Records(tuple(sorted(records, key=_age)), tuple(unreadable))
-
-
-def latest_records(records: Iterable[StageRecord]) -> dict[str, StageRecord]:
-    """Return the newest record per stage."""
-    return {record.stage: record for record in sorted(records, key=_age)}
 
 
 def _paths(directory: Path) -> list[Path]:
