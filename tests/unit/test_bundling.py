@@ -379,6 +379,15 @@ def test_kill_at_any_point_leaves_a_whole_bundle_or_none(tmp_path):
     assert min(left.values()) > 1, left
 
 
+def test_what_a_kill_left_is_named(tmp_path, caplog):
+    left = tmp_path / ".bundle.0123456789ab.partial"
+    left.mkdir()
+    (tmp_path / ".other.0123456789ab.partial").mkdir()
+    bundle(tmp_path)
+    (message,) = caplog.messages
+    assert str(left) in message
+
+
 # --- Modes ----------------------------------------------------------------------------------------
 
 

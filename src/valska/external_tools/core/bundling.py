@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import logging
 import os
 import secrets
 import shutil
@@ -34,6 +36,8 @@ from valska.external_tools.core.utils import (
     sha256_file,
     utc_now_iso,
 )
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +158,7 @@ def create(drafted: Draft, *, run: Run = run) -> Bundle:
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise _taken(path)
     ensure_run_dir(path.parent, exist_ok=True)
+    _warn_of_leftovers(path)
     partial = Bundle(path.with_name(f".{path.name}.{secrets.token_hex(6)}.partial"))
     try:
         ensure_run_dir(partial.path)
@@ -186,6 +191,11 @@ def _place(request: BundleRequest, plan: RunPlan) -> Path:
         request.spec.run_id,
         unique=request.unique,
     )
+
+
+def _warn_of_leftovers(path: Path) -> None:
+    for partial in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        log.warning("%s is left of a bundling that was killed, if none runs now", partial)
 
 
 def _taken(path: Path) -> RunDirectoryError:
