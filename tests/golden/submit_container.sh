@@ -140,9 +140,9 @@ main() {
     describe_job
     check_not_running
     write_record running || refuse 1 "cannot write in $bundle"
-    check_seal
     load_site
     make_scratch
+    check_seal
     prepare_runner
     check_references
     check_ranks
@@ -216,12 +216,14 @@ lists_this_script() {
 }
 
 check_seal() {
-    local report
     if [[ -n $expected_seal && $expected_seal != "$seal" ]]; then
         refuse 5 "the bundle was changed since it was submitted: its seal is $seal, not $expected_seal"
     fi
-    if ! report=$(sha256sum --check --strict --quiet SHA256SUMS 2>&1); then
-        refuse 5 "the bundle was altered: ${report//$'\n'/; }"
+    run_child sha256sum --check --strict --quiet SHA256SUMS >"$scratch/report" 2>&1
+    stop_if_signalled
+    if ((child_code)); then
+        REPLY=$(<"$scratch/report")
+        refuse 5 "the bundle was altered: ${REPLY//$'\n'/; }"
     fi
 }
 

@@ -67,7 +67,7 @@ compose() {
     code=$?
     rm -rf -- "$APPTAINER_WORKDIR"
     exit "$code"'
-    command=(srun --mpi="${VALSKA_SRUN_MPI:-pmi2}" --ntasks="$ranks" --kill-on-bad-exit=1 bash -c "$rank" valska "${VALSKA_SCRATCH:-${TMPDIR:-/tmp}}" "${command[@]}")
+    command=(srun --mpi="${VALSKA_SRUN_MPI:-pmi2}" --ntasks="$ranks" --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --kill-on-bad-exit=1 bash -c "$rank" valska "${VALSKA_SCRATCH:-${TMPDIR:-/tmp}}" "${command[@]}")
 }
 
 # --- The container runner ------------------------------------------------------------------------

@@ -37,7 +37,7 @@ compose() {
     local argv=("$@")
     (($#)) || argv=("${payload[@]}")
     command=(env "${environment[@]}" "${argv[@]}")
-    command=(srun --mpi="${VALSKA_SRUN_MPI:-pmi2}" --ntasks="$ranks" --kill-on-bad-exit=1 "${command[@]}")
+    command=(srun --mpi="${VALSKA_SRUN_MPI:-pmi2}" --ntasks="$ranks" --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --kill-on-bad-exit=1 "${command[@]}")
 }
 
 # --- The host runner: the site's set-up lines, nothing else --------------------------------------

@@ -58,7 +58,8 @@ def test_host_is_the_one_that_runs_it_and_the_site_is_kept(tmp_path, scripts, re
     assert record["site_env"] == made.site_env.read_text().rstrip("\n")
 
 
-def test_signal_to_the_whole_group_while_the_seal_is_checked(tmp_path, scripts, records):
+@pytest.mark.parametrize("to_all", [True, False])
+def test_signal_while_the_seal_is_checked_accuses_nobody(tmp_path, scripts, records, to_all):
     large = tmp_path / "large"
     with large.open("wb") as file:
         file.truncate(1 << 32)
@@ -68,7 +69,8 @@ def test_signal_to_the_whole_group_while_the_seal_is_checked(tmp_path, scripts, 
     wait_until(lambda: list(made.records.glob("*.json")))
     pid = wait_until(lambda: children(process.pid).get("sha256sum"))
     process.terminate()
-    os.kill(pid, signal.SIGTERM)
+    if to_all:
+        os.kill(pid, signal.SIGTERM)
     process.communicate(timeout=20)
     assert process.returncode == 143
     (record,) = records(made)

@@ -205,7 +205,10 @@ def _mpiexec(stage: Stage) -> str:
 def _srun(stage: Stage, rank: str = "", argument: str = "") -> str:
     if stage.ranks == 1 or stage.launch is Launch.MPIEXEC:
         return ""
-    srun = 'srun --mpi="${VALSKA_SRUN_MPI:-pmi2}" --ntasks="$ranks" --kill-on-bad-exit=1'
+    srun = (
+        'srun --mpi="${VALSKA_SRUN_MPI:-pmi2}" --ntasks="$ranks" '
+        '--cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --kill-on-bad-exit=1'
+    )
     if not rank:
         return f'    command=({srun} "${{command[@]}}")\n'
     return (
