@@ -5,14 +5,18 @@ import json
 import os
 import stat
 import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
+from valska.external_tools.core.build_environment import workspace
 from valska.external_tools.core.definition import shipped_definitions
 from valska.external_tools.core.errors import PrerequisiteError, VerificationError
 from valska.external_tools.core.image_record import ImageRecord, read_record
-from valska.external_tools.core.images import ImageStore, resolve_image
+from valska.external_tools.core.image_store import ImageStore
+from valska.external_tools.core.images import resolve_image
 from valska.external_tools.core.schema import SchemaError, load_schema
 from valska.external_tools.core.utils import sha256_bytes, sha256_file
 
@@ -151,6 +155,31 @@ def test_a_stale_receipt_is_written_anew(store, put):
     before = store.receipt(record.sha256).read_text()
     store.check(record.sha256)
     assert store.receipt(record.sha256).read_text() != before
+
+
+def test_what_killed_builds_left_is_removed_and_what_lives_is_not(store, monkeypatch, tmp_path):
+    monkeypatch.setenv("TMPDIR", os.fspath(tmp_path.parent))
+    code = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "from valska.external_tools.core.build_environment import workspace\n"
+        "from valska.external_tools.core.image_store import ImageStore\n"
+        "with ImageStore(Path(sys.argv[1])).workspace() as out, workspace(os.environ) as work:\n"
+        "    print(out, work, sep=chr(10), flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    killed = subprocess.run(
+        [sys.executable, "-c", code, store.root], capture_output=True, text=True, check=False
+    )
+    left = [Path(name) for name in killed.stdout.splitlines()]
+    assert len(left) == 2, killed.stderr
+    assert all(map(Path.is_dir, left))
+    nameless = store.root / ".build-nameless"
+    nameless.mkdir()
+    with store.workspace() as mine, workspace(os.environ):
+        assert not any(map(Path.exists, left))
+        with store.workspace():
+            assert mine.is_dir()
+    assert nameless.is_dir()
 
 
 def test_a_store_that_cannot_be_written(tmp_path):

@@ -14,14 +14,14 @@ from valska.cli.output import note, plain, result, result_json, table
 from valska.cli.state import state
 from valska.external_tools.core.config import resolve
 from valska.external_tools.core.definition import find_definition
-from valska.external_tools.core.images import (
+from valska.external_tools.core.image_build import (
     BuildDraft,
     BuildRequest,
     BuildResult,
-    ImageStore,
     build,
     draft_build,
 )
+from valska.external_tools.core.image_store import ImageStore
 
 
 @click.command("build")

@@ -199,7 +199,8 @@ def _directives(
 
 
 def _image(tool: Tool, settings: Settings) -> BundledImage:
-    from valska.external_tools.core.images import ImageStore, resolve_image
+    from valska.external_tools.core.image_store import ImageStore
+    from valska.external_tools.core.images import resolve_image
 
     return resolve_image(
         settings.image,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +15,8 @@ from pathlib import Path
 
 from valska.external_tools.core import apptainer as programs
 from valska.external_tools.core.errors import PrerequisiteError
+from valska.external_tools.core.identity import identify
+from valska.external_tools.core.lock import OWNER, read_owner
 from valska.external_tools.core.process import Run, run
 
 CA_VARIABLES = ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
@@ -128,7 +132,7 @@ def workspace(environ: Mapping[str, str]) -> Iterator[Path]:
             "Set TMPDIR to another directory with some gigabytes of free space.",
         )
     try:
-        work = Path(tempfile.mkdtemp(prefix="valska-build-", dir=parent)).absolute()
+        work = claim_directory(Path(parent).absolute(), "valska-build-")
         (work / "tmp").mkdir()
         (work / "tmp").chmod(0o1777)
     except OSError as error:
@@ -140,6 +144,35 @@ def workspace(environ: Mapping[str, str]) -> Iterator[Path]:
         yield work
     finally:
         _remove(work)
+
+
+def claim_directory(parent: Path, prefix: str) -> Path:
+    """Make a private directory that names its process, and remove those of killed ones.
+
+    Raises
+    ------
+    OSError
+        If it cannot be made.
+    """
+    for path in parent.glob(f"{prefix}*"):
+        if _is_abandoned(path):
+            log.info("removing %s, which a killed build left", path)
+            _remove(path)
+    path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    (path / OWNER).write_text(json.dumps(identify().as_json()))
+    return path
+
+
+def _is_abandoned(path: Path) -> bool:
+    """Return whether a directory is this user's, and its process has certainly ended."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return False
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        return False
+    owner = read_owner(path)
+    return owner is not None and owner.alive() is False
 
 
 def _remove(work: Path, run: Run = run) -> None:

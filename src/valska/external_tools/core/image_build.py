@@ -101,6 +101,8 @@ class BuildDraft:
         What ``%files`` copies in, each with its digest.
     apptainer_version
         Of the program that will build it.
+    ca_bundle
+        Certificates that the build trusts.
     existing
         An image in the store that is made of the same.
     """
@@ -110,6 +112,7 @@ class BuildDraft:
     base: Base
     files: tuple[Mapping[str, str | None], ...]
     apptainer_version: str
+    ca_bundle: Path | None = None
     existing: ImageRecord | None = None
 
     @property
@@ -205,7 +208,7 @@ def draft_build(request: BuildRequest, *, run: Run = run) -> BuildDraft:
     UsageError
         If the definition, a build argument or the base cannot be used.
     PrerequisiteError
-        If Apptainer or the base is missing.
+        If Apptainer, the base or the CA bundle is missing.
     """
     definition = read_definition(request.definition)
     arguments = dict(request.build_arguments)
@@ -220,6 +223,7 @@ def draft_build(request: BuildRequest, *, run: Run = run) -> BuildDraft:
         base=_base(request, definition, arguments),
         files=files,
         apptainer_version=programs.apptainer_version(request.apptainer, run=run),
+        ca_bundle=find_ca_bundle(request.ca_bundle, request.environ),
     )
     recipe = draft.recipe_sha256
     existing = request.store.newest(recipe_sha256=recipe) if recipe else None
@@ -314,7 +318,6 @@ def _make(
     progress: Progress | None,
 ) -> None:
     request, arguments = draft.request, draft.arguments
-    bundle = find_ca_bundle(request.ca_bundle, request.environ)
     epoch = arguments.get("source_date_epoch")
     path = work / draft.definition.path.name
     path.write_text(_text(draft, work, run))
@@ -322,7 +325,7 @@ def _make(
         draft.command(sif, path, work / "tmp"),
         log_file,
         cwd=draft.definition.path.absolute().parent,
-        env=build_environment(request.environ, work, bundle, epoch),
+        env=build_environment(request.environ, work, draft.ca_bundle, epoch),
         run=run,
         progress=progress,
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -65,16 +64,19 @@ class ImageStore:
     def workspace(self) -> Iterator[Path]:
         """Make a hidden directory in the store for the length of a block.
 
+        Those that killed builds left are removed.
+
         Raises
         ------
         PrerequisiteError
             If the store cannot be written.
         """
-        path = self.root.absolute() / f".build-{secrets.token_hex(6)}"
+        from valska.external_tools.core.build_environment import claim_directory
+
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             self.logs.mkdir(exist_ok=True)
-            path.mkdir(mode=0o700)
+            path = claim_directory(self.root.absolute(), ".build-")
         except OSError as error:
             raise PrerequisiteError(
                 f"the image store {self.root} cannot be written: {error.strerror}",

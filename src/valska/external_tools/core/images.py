@@ -1,4 +1,4 @@
-"""Images for bundles: the store, what a reference stands for, and building."""
+"""Images for bundles: what a reference stands for."""
 
 from __future__ import annotations
 
@@ -13,29 +13,10 @@ from valska.external_tools.core import apptainer as programs
 from valska.external_tools.core.bundling import BundledImage
 from valska.external_tools.core.definition import SUFFIX, shipped_definitions
 from valska.external_tools.core.errors import PrerequisiteError, ValskaError
-from valska.external_tools.core.image_build import (
-    BuildDraft,
-    BuildRequest,
-    BuildResult,
-    build,
-    draft_build,
-)
 from valska.external_tools.core.image_record import ImageRecord, read_record
 from valska.external_tools.core.image_store import ImageStore
 from valska.external_tools.core.process import Run, run
 from valska.external_tools.core.utils import sha256_bytes, sha256_file, utc_now_iso
-
-__all__ = [
-    "BuildDraft",
-    "BuildRequest",
-    "BuildResult",
-    "ImageRecord",
-    "ImageStore",
-    "adopt",
-    "build",
-    "draft_build",
-    "resolve_image",
-]
 
 RECORD_SUFFIX = ".image.json"
 
