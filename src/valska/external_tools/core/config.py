@@ -168,8 +168,25 @@ def resolve(
     runtime = {} if file is None else read_runtime_paths(file)
     given = {key: value for key, value in (flags or {}).items() if value is not None}
     base = file.parent if file else cwd or Path.cwd()
+    return _settings(tool, given, file, runtime, base, environ, home)
+
+
+def default_settings() -> Settings:
+    """Return what holds without a configuration file."""
+    return _settings(None, {}, None, {}, Path.cwd(), os.environ, Path.home())
+
+
+def _settings(
+    tool: str | None,
+    flags: Mapping[str, Any],
+    file: Path | None,
+    runtime: Mapping[str, Any],
+    base: Path,
+    environ: Mapping[str, str],
+    home: Path,
+) -> Settings:
     values, origins = _pick(
-        ("flag", given),
+        ("flag", flags),
         ("$VALSKA_IMAGES", {"images": environ.get("VALSKA_IMAGES") or None}),
         (f"section {tool} of {file}", _convert(_flat(runtime, tool), base, environ, home)),
         (str(file), _convert(_flat(runtime, None), base, environ, home)),

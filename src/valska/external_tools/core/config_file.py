@@ -82,7 +82,7 @@ def read_runtime_paths(path: Path, tools: Iterable[str] | None = None) -> dict[s
     return data
 
 
-_HINT = "`valska config show` explains the keys that hold; the rest is in the documentation."
+_HINT = "Correct the file; the documentation lists every key."
 
 
 def _named(path: Path, how: str) -> Path:

@@ -12,10 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from valska.external_tools.core.checks import Check, Machine, Status, exec_command
-from valska.external_tools.core.config import Settings, resolve
+from valska.external_tools.core.config import Settings, default_settings, resolve
 from valska.external_tools.core.config_file import find_runtime_paths
 from valska.external_tools.core.errors import ValskaError
-from valska.external_tools.core.images import ImageStore, resolve_image
+from valska.external_tools.core.image_store import ImageStore
+from valska.external_tools.core.images import resolve_image
 from valska.external_tools.core.process import Completed
 from valska.external_tools.core.runner import RunnerKind
 from valska.external_tools.core.tool import Tool, load_tool, tool_names
@@ -69,7 +70,7 @@ def check_configuration(path: Path | None) -> tuple[Check, Settings]:
     except ValskaError as error:
         advice = error.hint or "Put it right."
         check = Check("configuration", Status.MISSING, error.message, advice)
-        return check, Settings(images=Path.home() / ".local/share/valska/images")
+        return check, default_settings()
     text = str(found) if found else "no file; the defaults hold"
     return Check("configuration", Status.OK, text), settings
 

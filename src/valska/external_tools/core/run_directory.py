@@ -203,11 +203,18 @@ def ensure_run_dir(run_dir: Path, exist_ok: bool = False) -> None:
     try:
         run_dir.mkdir(parents=True, exist_ok=exist_ok)
     except FileExistsError as error:
+        if exist_ok:
+            raise RunDirectoryError(
+                f"{run_dir} is a file, not a directory", "Choose another place."
+            ) from error
         raise RunDirectoryError(
             f"{run_dir} exists already", "Choose another run id, or --unique for a time stamp."
         ) from error
     except OSError as error:
-        raise RunDirectoryError(f"cannot make {run_dir}: {error.strerror}") from error
+        raise RunDirectoryError(
+            f"cannot make {run_dir}: {error.strerror}",
+            "Check the permissions, or choose another place.",
+        ) from error
 
 
 def open_bundle(path: Path) -> Bundle:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from valska.external_tools.core.errors import UsageError, ValskaError
+from valska.external_tools.core.suggest import did_you_mean
 
 ENTRY_POINT_GROUP = "valska.tools"
 
@@ -205,11 +206,13 @@ def read_file(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except IsADirectoryError as error:
-        raise UsageError(f"{path} is a directory, not a file") from error
+        raise UsageError(f"{path} is a directory, not a file", "Name a file in it.") from error
     except FileNotFoundError as error:
         raise UsageError(f"no such file: {path}", "Check the path for a typing error.") from error
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+        raise UsageError(
+            f"cannot read {path}: {error.strerror}", "Check its permissions."
+        ) from error
 
 
 def tool_names() -> tuple[str, ...]:
@@ -229,7 +232,11 @@ def load_tool(name: str) -> Tool:
     """
     entries = _entry_points()
     if name not in entries:
-        raise UsageError(f"no tool is called {name!r}", f"Installed: {', '.join(sorted(entries))}.")
+        near = did_you_mean(name, entries)
+        installed = f"Installed: {', '.join(sorted(entries)) or 'none'}."
+        raise UsageError(
+            f"no tool is called {name!r}", f"{near} {installed}" if near else installed
+        )
     entry = entries[name]
     try:
         tool = entry.load()
