@@ -375,7 +375,11 @@ def test_templates(user):
     assert json.loads(user.ok("templates", "linetool", "--json").stdout) == {"linetool": ["three"]}
     assert user.ok("templates", "linetool", "--show", "three").stdout.startswith("# Three lines")
     copy = ("templates", "linetool", "--copy", "three", "mine")
+    shown = json.loads(user.ok("templates", "linetool", "--show", "three", "--json").stdout)
+    assert shown["text"].startswith("# Three lines")
     assert "would copy" in user.ok(*copy, "--dry-run").stderr
+    planned = json.loads(user.ok(*copy, "--dry-run", "--json").stdout)
+    assert planned["files"] == ["mine/three.yaml", "mine/three.txt"]
     assert not (user.cwd / "mine").exists()
     copied = Path(user.ok(*copy).stdout.strip())
     assert copied == Path("mine/three.yaml")

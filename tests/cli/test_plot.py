@@ -17,6 +17,8 @@ def pyuvsim_bundle(user):
 
 def test_the_picture_is_named_after_the_run(user, pyuvsim_bundle):
     write_uvh5(pyuvsim_bundle / "outputs" / "hera_small.uvh5")
+    assert user.ok("plot", "run", "--dry-run").stdout == "first.png\n"
+    assert not (user.cwd / "first.png").exists()
     assert user.ok("plot", "run").stdout == "first.png\n"
     assert png_chunks((user.cwd / "first.png").read_bytes())[-1] == "IEND"
     assert user.ok("plot", "run", "-o", "other.png").stdout == "other.png\n"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from valska.cli.options import bundle_argument
+from valska.cli.options import bundle_argument, dry_run_option
 from valska.cli.output import note, result
 from valska.external_tools.core.errors import UsageError
 from valska.external_tools.core.manifest import Manifest, read_manifest
@@ -24,7 +24,8 @@ from valska.external_tools.core.utils import write_atomic
     metavar="FILE",
     help="The picture; one that is there is replaced.  [RUN_ID.png]",
 )
-def command(bundle: Path, output: Path | None) -> None:
+@dry_run_option
+def command(bundle: Path, output: Path | None, dry_run: bool) -> None:
     """Draw what the run of BUNDLE wrote, as a PNG.
 
     What is drawn is up to the tool: for pyuvsim amplitude and phase of the shortest few baselines
@@ -34,8 +35,11 @@ def command(bundle: Path, output: Path | None) -> None:
     manifest = read_manifest(opened)
     target = _target(opened, output or Path(f"{manifest.run_id}.png"))
     data = _plots(manifest).plot(opened.outputs, manifest.section, _title(manifest))
-    write_atomic(target, data)
-    note(f"Drew {manifest.tool} run {manifest.run_id}.")
+    if dry_run:
+        note("Nothing was written. The picture would be:")
+    else:
+        write_atomic(target, data)
+        note(f"Drew {manifest.tool} run {manifest.run_id}.")
     result(str(target))
 
 

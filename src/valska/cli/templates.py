@@ -47,9 +47,9 @@ def command(
         raise UsageError("--show and --copy do not go together", "Give one of them.")
     loaded = load_tool(tool)
     if show:
-        result(get_template_path(loaded.templates_dir, show).read_text(encoding="utf-8").rstrip())
+        _show(loaded, show, as_json)
     elif copy:
-        _copy(loaded, *copy, dry_run)
+        _copy(loaded, *copy, dry_run, as_json)
     else:
         _list({tool: loaded}, as_json)
 
@@ -74,7 +74,15 @@ def _summary(template: Path) -> str:
     return text.partition(". ")[0].rstrip(".")
 
 
-def _copy(tool: Tool, name: str, directory: Path, dry_run: bool) -> None:
+def _show(tool: Tool, name: str, as_json: bool) -> None:
+    text = get_template_path(tool.templates_dir, name).read_text(encoding="utf-8")
+    if as_json:
+        result_json({"tool": tool.name, "template": name, "text": text})
+    else:
+        result(text.rstrip())
+
+
+def _copy(tool: Tool, name: str, directory: Path, dry_run: bool, as_json: bool) -> None:
     template = get_template_path(tool.templates_dir, name)
     targets = {
         source: directory / _place(source, tool.templates_dir)
@@ -82,13 +90,17 @@ def _copy(tool: Tool, name: str, directory: Path, dry_run: bool) -> None:
     }
     taken = [str(target) for target in targets.values() if target.exists()]
     if taken:
-        raise UsageError(f"{', '.join(taken)} exists already", "Choose another directory.")
+        raise UsageError(f"already there: {', '.join(taken)}", "Choose another directory.")
     for source, target in targets.items():
         note(f"{'would copy' if dry_run else 'copied'} {target}")
         if not dry_run:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
-    result(str(targets[template]))
+    if as_json:
+        files = list(targets.values())
+        result_json({"dry_run": dry_run, "template": targets[template], "files": files})
+    else:
+        result(str(targets[template]))
 
 
 def _place(source: Path, root: Path) -> Path:
