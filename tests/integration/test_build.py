@@ -322,6 +322,8 @@ def test_an_ordinary_user_builds_and_bundles(user, base):
     assert not (user.work / "images").exists()
     done = user.valska("build", definition, env=images)
     assert "level 3" in done.stderr
+    assert "Running post scriptlet\n" in done.stderr
+    assert "Build complete" not in done.stderr
     path = Path(done.stdout.strip())
     assert sha256_file(path) == path.stem
     again = user.valska("build", definition, "--json", env=images)

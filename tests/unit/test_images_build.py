@@ -113,6 +113,7 @@ def test_the_users_settings_do_not_reach_a_build(tmp_path):
         "HTTPS_PROXY": "proxy",
         "APPTAINER_CACHEDIR": "/cache",
         "APPTAINERENV_PIP_INDEX_URL": "index",
+        "APPTAINERENV_PIP_PROGRESS_BAR": "off",
         "APPTAINERENV_SOURCE_DATE_EPOCH": "12",
         "SOURCE_DATE_EPOCH": "12",
         "APPTAINER_TMPDIR": os.fspath(tmp_path),

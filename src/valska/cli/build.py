@@ -23,6 +23,8 @@ from valska.external_tools.core.image_build import (
 )
 from valska.external_tools.core.image_store import ImageStore
 
+_PASSING = ("Build complete: ", "To see mksquashfs output")
+
 
 @click.command("build")
 @click.argument("definition", metavar="DEF")
@@ -70,8 +72,8 @@ def command(definition: str, force: bool, dry_run: bool, as_json: bool, **option
         return
     # As Ctrl-C does: the build's programs are ended and its directories removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    quiet = state().verbosity < 0
-    _print(build(drafted, force=force, progress=None if quiet else _follow), as_json)
+    progress = {0: _follow, 1: _follow_all}.get(min(state().verbosity, 1))
+    _print(build(drafted, force=force, progress=progress), as_json)
 
 
 def _request(
@@ -125,6 +127,13 @@ def _print_draft(drafted: BuildDraft, as_json: bool) -> None:
 
 
 def _follow(line: str) -> None:
+    """Show a line of the build's log, but for Apptainer's word on files that are moved on."""
+    text = line.removeprefix("INFO:").strip() if line.startswith("INFO:") else line
+    if text and not text.startswith(_PASSING):
+        _follow_all(text)
+
+
+def _follow_all(line: str) -> None:
     """Show a line of the build's log; called from a thread, where click has no context."""
     click.echo(plain(line), err=True)
 

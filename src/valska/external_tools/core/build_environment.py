@@ -72,6 +72,7 @@ def build_environment(
         if name in _HOST_VARIABLES or name.startswith("APPTAINER")
     }
     inside = {name: environ[name] for name in PASSED_VARIABLES if environ.get(name)}
+    inside["PIP_PROGRESS_BAR"] = "off"
     if ca_bundle is not None:
         place = work / "tmp" / _CA_IN_BUILD.relative_to(_IN_BUILD)
         place.parent.mkdir(parents=True, exist_ok=True)
