@@ -154,7 +154,21 @@ def place(testrun_uid, worker_id):
     yield path
     mine.rmdir()
     if not any(mine.parent.iterdir()):
+        _cancel_jobs_below(path)
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _cancel_jobs_below(path):
+    """End the jobs that tests which failed have left in the queue."""
+    if shutil.which("squeue") is None:
+        return
+    listed = subprocess.run(
+        ["squeue", "--noheader", "--format=%A %Z"], capture_output=True, text=True, check=False
+    )
+    jobs = [line.split(None, 1) for line in listed.stdout.splitlines()]
+    for job, place in jobs:
+        if place.startswith(f"{path}/"):
+            subprocess.run(["scancel", job], check=False)
 
 
 @contextmanager
@@ -189,7 +203,7 @@ def _install(place):
     """Install a wheel of this checkout for a Python that every account can run."""
     wheels, venv = place / "wheels", place / "venv"
     python = "/usr/bin/python3" if os.geteuid() == 0 else sys.executable
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    pip = [sys.executable, "-m", "pip", "-qq", "--disable-pip-version-check"]
     subprocess.run([*pip, "wheel", "--no-deps", "-w", wheels, ROOT], check=True)
     subprocess.run([python, "-m", "venv", "--without-pip", venv], check=True)
     wheel = next(wheels.glob("valska-*.whl"))

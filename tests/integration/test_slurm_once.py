@@ -17,6 +17,10 @@ kill -KILL $PPID
 KILLED_BEFORE = """#!/bin/bash
 kill -KILL $PPID
 """
+KILLED_AT_THE_SECOND = """#!/bin/bash
+/usr/bin/sbatch "$@"
+[[ $* != *submit_double.sh* ]] || kill -KILL $PPID
+"""
 MOMENTS = (0.5, 0.8, 0.9, 1.0, 1.05, 1.1, 1.2)
 """When valska is killed, as parts of the time that a dry run takes."""
 
@@ -74,6 +78,18 @@ def test_killed_after_sbatch_took_a_job_which_has_ended(user, bundle, record):
         assert len(jobs_of(bundle)) == 2
     else:
         assert jobs_of(bundle) == [lost]
+
+
+def test_killed_after_sbatch_took_the_second_job(user, bundle):
+    options = with_sbatch(user, KILLED_AT_THE_SECOND)
+    assert user.valska("submit", bundle, *HOLD, *options, check=False).returncode != 0
+    found = {stage: job["job_id"] for stage, job in read_jobs(bundle)["jobs"].items()}
+    first, second = jobs_of(bundle)
+    assert found == {"count": first, "double": None}
+    assert user.submit(bundle) == {"count": first, "double": second}
+    assert jobs_of(bundle) == [first, second]
+    user.valska("cancel", bundle)
+    assert user.states(bundle) == {"count": "cancelled", "double": "cancelled"}
 
 
 def test_killed_before_sbatch_was_called(user, bundle):
