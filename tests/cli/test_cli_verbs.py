@@ -268,6 +268,25 @@ def test_submit_dry_run_touches_nothing(user):
     assert {path: path.stat().st_mtime_ns for path in bundle.rglob("*")} == before
 
 
+def test_a_refused_submit_leaves_the_site_as_the_job_that_runs_has_it(user):
+    bundle = user.bundle("--override", "then=' && sleep 300'")
+    user.ok("submit", bundle, "--scheduler", "local")
+    before = (bundle / "site.env").read_bytes()
+    config = user.write("other.yaml", "setup: ['true # another site']\n")
+    refused = user.run("--config", config, "submit", bundle, "--scheduler", "local")
+    assert refused.exit_code == 4
+    assert (bundle / "site.env").read_bytes() == before
+    user.ok("cancel", bundle, "--grace", "5")
+    _until(lambda: _states(user, bundle)["count"] == "cancelled")
+    again = user.run(
+        *("--config", config, "submit", bundle, "--scheduler", "local", "--resubmit"),
+        *("--stage", "count"),
+    )
+    assert again.exit_code == 0
+    assert b"another site" in (bundle / "site.env").read_bytes()
+    user.ok("cancel", bundle, "--grace", "5")
+
+
 def test_wait_names_the_stage_that_failed_and_its_log(user):
     bundle = user.bundle("--override", "then=; echo wrong >&2; exit 7")
     result = user.process("submit", bundle, "--scheduler", "local", "--wait")

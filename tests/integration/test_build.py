@@ -334,6 +334,11 @@ def test_an_ordinary_user_builds_and_bundles(user, base):
     assert load_json(bundle.manifest)["image"]["sha256"] == path.stem
     names = sorted(path.name for path in bundle.containers.iterdir())
     assert names == ["linetool.def", "linetool.image.json", "tool.lock"]
+    nowhere = {**images, "PATH": "/nowhere"}
+    refused = user.valska("submit", bundle.path, env=nowhere, check=False)
+    assert refused.returncode == 3
+    assert "no such program: apptainer" in refused.stderr
+    assert not bundle.jobs.exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -74,9 +74,7 @@ def command(
     settings = resolve(manifest.tool, flags={"scheduler": scheduler}, path=state().config)
     chosen = scheduler_of(settings)
     extra = _extra(directives)
-    prepared = prepare(opened, manifest, settings, image)
-    if not dry_run:
-        write_site_env(opened.site_env, prepared.site)
+    prepared = prepare(opened, manifest, settings, chosen, image)
     submission = submit(
         opened,
         manifest,
@@ -86,6 +84,7 @@ def command(
         resubmit=resubmit,
         dry_run=dry_run,
         extra=extra,
+        ready=lambda: write_site_env(opened.site_env, prepared.site),
     )
     _print(opened, submission, as_json)
     if waits and not dry_run:

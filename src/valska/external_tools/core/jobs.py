@@ -108,6 +108,7 @@ def submit(
     resubmit: bool = False,
     dry_run: bool = False,
     extra: Sequence[str] = (),
+    ready: Callable[[], object] | None = None,
     settle_s: float = SETTLE_S,
     clock: Clock | None = None,
     new_token: Callable[[], str] = lambda: secrets.token_hex(4),
@@ -137,6 +138,8 @@ def submit(
         Touch nothing, and only say what would be run.
     extra
         sbatch options for this submission (``--time=10``).
+    ready
+        Called under the lock, after every refusal and before the first job is sent.
     settle_s
         Seconds that a lost job is looked for.
     clock
@@ -174,7 +177,7 @@ def submit(
     time_source = clock or Clock()
     asked = ALL_STAGES if stages is None else ",".join(stages)
     with directory_lock(bundle.submit_lock):
-        return _perform(plan, asked, settle_s, time_source)
+        return _perform(plan, asked, ready, settle_s, time_source)
 
 
 def cancel(
@@ -267,7 +270,9 @@ def _rehearse(plan: Plan) -> Submission:
     )
 
 
-def _perform(plan: Plan, asked: str, settle_s: float, clock: Clock) -> Submission:
+def _perform(
+    plan: Plan, asked: str, ready: Callable[[], object] | None, settle_s: float, clock: Clock
+) -> Submission:
     entries = read_entries(load_jobs_json(plan.bundle.path))
     attempts = {stage: entry.attempt for stage, entry in entries.items()}
     taken_up = _take_up(plan.bundle, entries, plan.scheduler, settle_s, clock)
@@ -275,6 +280,8 @@ def _perform(plan: Plan, asked: str, settle_s: float, clock: Clock) -> Submissio
     found = tuple(stage for stage in plan.wanted if stage in taken_up.found)
     to_send = tuple(stage for stage in plan.wanted if stage not in taken_up.found)
     requests = requests_of(plan, to_send, taken_up.never_sent)
+    if requests and ready is not None:
+        ready()
     plan.bundle.logs.mkdir(exist_ok=True)
     ledger = Ledger(
         bundle=plan.bundle,

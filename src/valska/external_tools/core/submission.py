@@ -46,7 +46,11 @@ def scheduler_of(settings: Settings) -> Scheduler:
 
 
 def prepare(
-    bundle: Bundle, manifest: Manifest, settings: Settings, image: str | None = None
+    bundle: Bundle,
+    manifest: Manifest,
+    settings: Settings,
+    scheduler: Scheduler,
+    image: str | None = None,
 ) -> Prepared:
     """Check a bundle and its image, and describe this site for its jobs; write nothing.
 
@@ -58,6 +62,8 @@ def prepare(
         Its manifest.
     settings
         What holds here for its tool.
+    scheduler
+        Where its stages will run.
     image
         Where the image is, if it is not in the store.
 
@@ -66,12 +72,14 @@ def prepare(
     VerificationError
         If a sealed file, or the image, is not what the manifest says.
     PrerequisiteError
-        If the image is not here.
+        If the image is not here, or the stages run on this machine and it has no Apptainer.
     ConfigError
         If the conda runner has no environment here.
     """
     require_intact(bundle)
     runner = RunnerKind(manifest.runner)
+    if runner is RunnerKind.CONTAINER and scheduler.name == "local":
+        _require_apptainer(settings)
     references = {
         entry.path: entry.source for entry in manifest.inputs if entry.mode == StagingMode.REFERENCE
     }
@@ -81,6 +89,16 @@ def prepare(
         references=references,
     )
     return Prepared(seal_of(bundle), site)
+
+
+def _require_apptainer(settings: Settings) -> None:
+    """Refuse a machine without Apptainer, unless set-up lines may bring it."""
+    if not settings.setup and shutil.which(settings.apptainer) is None:
+        raise PrerequisiteError(
+            f"no such program: {settings.apptainer}",
+            "Install Apptainer, name it (apptainer) or load it (setup) in the configuration, "
+            "or use --scheduler slurm.",
+        )
 
 
 def _image(bundle: Bundle, manifest: Manifest, settings: Settings, image: str | None) -> Path:
