@@ -127,6 +127,9 @@ def test_the_newest_of_what_is_asked_for(store, put):
     assert store.newest("tool", definition_sha256="0" * 64) is None
     assert store.newest("tool", lock_sha256=sha256_bytes(b"lock")) == newest
     assert store.newest("nothing") is None
+    broken = json.dumps({"name": "tool", "definition": "x", "created_utc": "2027"})
+    store.record(put(b"4").sha256).write_text(broken)
+    assert store.newest("tool") == newest
 
 
 def test_a_prefix_must_be_unique(store, put):

@@ -6,14 +6,15 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from valska.external_tools.core.errors import PrerequisiteError, ValskaError, VerificationError
 from valska.external_tools.core.image_record import ImageRecord, read_record
-from valska.external_tools.core.utils import sha256_file, write_atomic
+from valska.external_tools.core.utils import load_json, sha256_file, write_atomic
 
 _FULL_DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -152,14 +153,7 @@ class ImageStore:
 
     def list(self) -> tuple[ImageRecord, ...]:
         """Return the records of all images, the newest first; what is not readable is left out."""
-        found: list[ImageRecord] = []
-        for path in self._records():
-            try:
-                found.append(self._read(path))
-            except ValskaError as error:
-                log.warning("an image record is left out: %s", error.message)
-        found.sort(key=lambda record: (record.created_utc, record.sha256), reverse=True)
-        return tuple(found)
+        return tuple(self._readable(path for path, _ in self._newest_first()))
 
     def newest(
         self,
@@ -170,19 +164,15 @@ class ImageStore:
         recipe_sha256: str | None = None,
     ) -> ImageRecord | None:
         """Return the newest image that agrees with all that is given, or None."""
-        wanted = {
+        given = {
+            "name": name,
             "definition_sha256": definition_sha256,
             "lock_sha256": lock_sha256,
+            "recipe_sha256": recipe_sha256,
         }
-        for record in self.list():
-            facts = record.facts
-            if (
-                name in (None, record.name)
-                and recipe_sha256 in (None, record.recipe_sha256)
-                and all(value in (None, facts[key]) for key, value in wanted.items())
-            ):
-                return record
-        return None
+        wanted = {key: value for key, value in given.items() if value is not None}
+        paths = (path for path, facts in self._newest_first() if wanted.items() <= facts.items())
+        return next(self._readable(paths), None)
 
     def files(self, record: ImageRecord) -> dict[str, bytes]:
         """Return name and content of an image's definition and lock, as far as they are kept."""
@@ -225,11 +215,48 @@ class ImageStore:
             if _FULL_DIGEST.fullmatch(path.stem) and self.sif(path.stem).is_file()
         )
 
+    def _newest_first(self) -> tuple[tuple[Path, Mapping[str, str | None]], ...]:
+        """Return the records' places and what `newest` asks for, before any is checked."""
+        found = []
+        for path in self._records():
+            try:
+                data = load_json(path)
+            except ValskaError as error:
+                _leave_out(error)
+            else:
+                found.append((str(data.get("created_utc")), path, _facts(data)))
+        found.sort(key=lambda entry: entry[:2], reverse=True)
+        return tuple((path, facts) for _, path, facts in found)
+
+    def _readable(self, paths: Iterable[Path]) -> Iterator[ImageRecord]:
+        for path in paths:
+            try:
+                yield self._read(path)
+            except ValskaError as error:
+                _leave_out(error)
+
     def _read(self, path: Path) -> ImageRecord:
         record = read_record(path)
         if record.sha256 != path.stem:
             raise ValskaError(f"{path} is the record of another image, {record.sha256}")
         return record
+
+
+def _facts(data: Mapping[str, Any]) -> dict[str, str | None]:
+    return {
+        "name": data.get("name"),
+        "definition_sha256": _sha256(data.get("definition")),
+        "lock_sha256": _sha256(data.get("lock")),
+        "recipe_sha256": data.get("recipe_sha256"),
+    }
+
+
+def _sha256(entry: Any) -> str | None:
+    return entry.get("sha256") if isinstance(entry, Mapping) else None
+
+
+def _leave_out(error: ValskaError) -> None:
+    log.warning("an image record is left out: %s", error.message)
 
 
 def receipt_line(sif: Path, sha256: str) -> str:
