@@ -97,7 +97,8 @@ def find_ca_bundle(named: Path | None, environ: Mapping[str, str]) -> Path | Non
     if named is not None:
         if not named.is_file():
             raise PrerequisiteError(
-                f"no such CA bundle: {named}", "Check ca_bundle in the configuration."
+                f"no such CA bundle: {named}",
+                "Check --ca-bundle, or ca_bundle in the configuration.",
             )
         return named.absolute()
     paths = (Path(environ[name]) for name in CA_VARIABLES if environ.get(name))

@@ -121,15 +121,21 @@ def _parse(path: Path) -> dict[str, Any]:
     try:
         data = load_plain(read_file(path))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        problem = " ".join(str(error).split())
         raise ConfigError(
-            f"{path} is not YAML: {problem}", "Check indentation and quotes."
+            f"{path} is not YAML: {_problem(error)}", "Check indentation and quotes."
         ) from error
     if data is None:
         return {}
     if not isinstance(data, dict):
         raise ConfigError(f"{path} does not hold keys and values at its top level")
     return _without_empty(data)
+
+
+def _problem(error: Exception) -> str:
+    problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
+    if problem and mark:
+        return f"{problem} (line {mark.line + 1}, column {mark.column + 1})"
+    return " ".join(str(error).split())
 
 
 def _without_empty(data: Mapping[str, Any]) -> dict[str, Any]:

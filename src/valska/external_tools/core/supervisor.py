@@ -218,7 +218,7 @@ class Supervisor:
                     session=False,
                 )
         except OSError as error:
-            self._end(job, JobState.FAILED, f"cannot start: {error}")
+            self._end(job, JobState.FAILED, f"cannot start: {error.strerror}")
             return
         job = replace(
             job,
