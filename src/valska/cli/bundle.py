@@ -223,7 +223,7 @@ def _print_draft(drafted: Draft, as_json: bool) -> None:
             }
         )
         return
-    rows = [("stage", stage.name, " ".join(stage.argv)) for stage in plan.stages]
+    rows = [("stage", stage.name, shlex.join(stage.argv)) for stage in plan.stages]
     rows += [("input", item.name, str(item.source)) for item in drafted.inputs]
     rows += [("config", name, f"{len(data)} bytes") for name, data in plan.configs.items()]
     result(table([(kind, plain(name), plain(text)) for kind, name, text in rows]))
