@@ -27,10 +27,10 @@ demo: install ## A real pyuvsim run: image, bundle, run in the container, verify
 test: install ## All tests, against real Apptainer and real Slurm (set up here on Debian as root)
 	@tests/cluster/up.sh
 	@PATH="$(CURDIR)/$(BIN):$$PATH" containers/build-images.sh pyuvsim
-	$(PYTEST) $(ARGS)
+	$(PYTEST) -n 6 --dist loadfile $(ARGS)
 
 test-unit: install ## Only the tests that need no service
-	$(PYTEST) tests/unit tests/cli $(ARGS)
+	$(PYTEST) -n 2 --dist loadfile tests/unit tests/cli $(ARGS)
 
 lint: install ## ruff, the import contract, shellcheck
 	$(BIN)/ruff check .

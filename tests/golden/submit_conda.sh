@@ -25,6 +25,7 @@ readonly references=()
 readonly gpus=no
 readonly patience=45
 readonly image_sha256=
+readonly environment_sha256=
 readonly runner=conda
 readonly stage=simulate
 readonly script=submit_simulate.sh
@@ -42,17 +43,29 @@ compose() {
 # --- The conda runner ----------------------------------------------------------------------------
 
 activate() {
+    local digest
     declare -F site_activate >/dev/null ||
         refuse 3 "site.env names no conda environment; set conda in the configuration and run valska submit"
     site_activate || refuse 3 "the conda environment cannot be activated on $HOSTNAME"
+    list_packages
+    digest=$(printf '%s\n' "${packages[@]}" | sort | sha256sum)
+    digest=${digest%% *}
+    [[ $digest == "$environment_sha256" ]] ||
+        refuse 5 "the conda environment is not the manifest's: its packages have the sha256 $digest, not $environment_sha256"
 }
 
-# The record keeps the environment's explicit package list: what conda needs to make it again.
+# The explicit package list is what conda needs to make the environment again.
+list_packages() {
+    local line
+    packages=()
+    while IFS= read -r line; do
+        [[ $line == '#'* || -z $line ]] || packages+=("$line")
+    done < <(conda list --explicit --md5)
+}
+
 runner_version() {
-    local packages
     version=$(conda --version 2>/dev/null)
     version=${version##* }
-    mapfile -t packages < <(conda list --explicit --md5 2>/dev/null)
     json_object name "${CONDA_DEFAULT_ENV:-}"
     environment_json=${REPLY%\}}
     json_list "${packages[@]}"
@@ -246,8 +259,11 @@ load_site() {
 }
 
 set_up() {
+    local code
     site_setup
+    code=$?
     own_shell
+    ((code == 0)) || refuse 3 "the site's set-up lines ended with exit code $code; the last one has to succeed"
 }
 
 make_scratch() {
@@ -305,7 +321,8 @@ set_aside_outputs() {
             mkdir -p -- "$target" && mv -- "outputs/$path" "$target/"
         fi || refuse 1 "cannot set earlier outputs aside"
     done
-    say "outputs of an earlier attempt are in outputs.$attempt/"
+    set_aside=outputs.$attempt
+    say "outputs of an earlier attempt are in $set_aside/"
 }
 
 # list_owned ARRAY: every file that this stage wrote, relative to outputs/.
@@ -649,6 +666,7 @@ write_record() {
     put_string site_env_sha256 "$site_env_sha256"
     put site_env "$site_env_json"
     put inputs_checked "$inputs_checked"
+    put_string set_aside "$set_aside"
     json_outputs
     put outputs "$REPLY"
     json_list "${missing_outputs[@]}"
@@ -661,7 +679,7 @@ write_record() {
 
 bundle='' seal='' expected_seal='' reason='' signal='' signal_number='' signalled_s=0 child='' child_code='' exit_code=''
 record='' recorded='' scheduler=none job_id='' task='' restart=0 job_name='' started='' started_s=0 version='' environment_json=''
-image='' image_checked='' apptainer=apptainer scratch='' site_env_sha256='' site_env_json=null working_directory=''
+image='' image_checked='' apptainer=apptainer scratch='' site_env_sha256='' site_env_json=null working_directory='' set_aside=''
 host_json='' inputs_checked=0
 command=() outputs=() output_digests=() answers=() missing_outputs=()
 utf8=$'^([\x01-\x7f]|[\xc2-\xdf][\x80-\xbf]|\xe0[\xa0-\xbf][\x80-\xbf]|[\xe1-\xec\xee\xef][\x80-\xbf]{2}|'

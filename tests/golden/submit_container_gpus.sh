@@ -25,6 +25,7 @@ readonly references=()
 readonly gpus=yes
 readonly patience=45
 readonly image_sha256=efefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefef
+readonly environment_sha256=
 readonly runner=container
 readonly stage=simulate
 readonly script=submit_simulate.sh

@@ -25,6 +25,7 @@ readonly references=()
 readonly gpus=yes
 readonly patience=45
 readonly image_sha256=efefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefef
+readonly environment_sha256=
 readonly runner=container
 readonly stage=simulate
 readonly script=submit_simulate.sh
@@ -62,6 +63,7 @@ compose() {
     for name in "${!PMI_@}" "${!PMIX_@}"; do export "APPTAINERENV_$name=${!name}"; done
     APPTAINER_WORKDIR=$(mktemp -d "$1/valska-XXXXXXXX") || exit 3
     export APPTAINER_WORKDIR
+    trap : TERM
     shift
     "$@"
     code=$?

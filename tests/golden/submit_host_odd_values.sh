@@ -26,6 +26,7 @@ readonly references=(inputs/data.txt 1212121212121212121212121212121212121212121
 readonly gpus=no
 readonly patience=45
 readonly image_sha256=
+readonly environment_sha256=
 readonly runner=host
 readonly stage=simulate
 readonly script=submit_simulate.sh

@@ -25,6 +25,7 @@ readonly references=()
 readonly gpus=yes
 readonly patience=45
 readonly image_sha256=
+readonly environment_sha256=
 readonly runner=host
 readonly stage=simulate
 readonly script=submit_simulate.sh

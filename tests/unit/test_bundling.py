@@ -406,3 +406,24 @@ def test_modes_follow_the_umask(tmp_path, mask, mode):
         executable = path.is_dir() or path.suffix == ".sh"
         wanted = (0o777 if executable else 0o666) & ~mask
         assert stat.S_IMODE(path.stat().st_mode) == wanted, path
+
+
+@pytest.mark.parametrize(
+    ("stages", "word"),
+    [
+        ([stage(), stage()], "twice"),
+        ([stage(after=("earlier",))], "before what it needs"),
+        ([stage("one"), stage("two")], "both write"),
+        ([stage(outputs=("../../escape",))], "leads out"),
+        ([stage(argv=("a=b",))], "="),
+    ],
+)
+def test_a_plan_that_contradicts_itself_is_refused_and_nothing_made(tmp_path, stages, word):
+    with pytest.raises(ValskaError, match=word):
+        bundle(tmp_path, stages)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_tool_cannot_be_called_like_a_field_of_the_manifest(tmp_path):
+    with pytest.raises(ValskaError, match="files"):
+        bundle(tmp_path, tool={"name": "files"})

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,11 @@ from processes import alive, children, run_as_nobody, wait_until
 from toy import bundle, request, stage
 
 from valska.external_tools.core.bundling import BundledImage, create, draft
+from valska.external_tools.core.conda import CondaEnvironment, read_environment
+from valska.external_tools.core.errors import PrerequisiteError
+from valska.external_tools.core.manifest import read_manifest
 from valska.external_tools.core.run_directory import Bundle
-from valska.external_tools.core.runner import RunnerKind
+from valska.external_tools.core.runner import CondaRunner, RunnerKind
 from valska.external_tools.core.seal import seal_of, verify_bundle
 from valska.external_tools.core.site import Site, write_site_env
 from valska.external_tools.core.staging import StagingMode
@@ -270,8 +274,81 @@ def test_missing_apptainer_is_refused(tmp_path, scripts, records):
 
 
 def test_conda_without_an_environment_is_refused(tmp_path, scripts, records):
-    made = bundle(tmp_path, runner=RunnerKind.CONDA)
+    made = bundle(tmp_path, runner=RunnerKind.CONDA, environment=CondaEnvironment("sim", "0" * 64))
     assert "conda" in _refused(made, scripts, records, code=3)
+
+
+@pytest.fixture
+def conda(tmp_path):
+    """A stand-in for conda, which no registry reached by the tests offers."""
+    (tmp_path / "packages").write_text(CONDA_LIST)
+    runner = CondaRunner(str(tmp_path / "conda.sh"), "sim")
+    (tmp_path / "conda.sh").write_text(
+        f"""conda() {{
+            case $1 in
+                activate) [[ $2 == sim ]] && export CONDA_DEFAULT_ENV=sim ;;
+                list) cat {shlex.quote(str(tmp_path / "packages"))} ;;
+                --version) echo conda 24.9.2 ;;
+            esac
+        }}
+        """
+    )
+    return runner
+
+
+CONDA_LIST = """\
+# This file may be used to create an environment using:
+@EXPLICIT
+file:///channel/linux-64/zlib-1.3.conda#aa
+file:///channel/linux-64/bzip2-1.0.conda#bb
+"""
+
+
+def test_conda_environment_is_read_checked_and_recorded(tmp_path, scripts, records, conda):
+    environment = read_environment(conda)
+    lines = sorted(line for line in CONDA_LIST.splitlines() if not line.startswith("#"))
+    assert environment.explicit_sha256 == sha256_bytes("".join(f"{x}\n" for x in lines).encode())
+    site = Site(conda=conda)
+    made = bundle(tmp_path, runner=RunnerKind.CONDA, environment=environment, site=site)
+    assert read_manifest(made).environment == {
+        "name": "sim",
+        "explicit_sha256": environment.explicit_sha256,
+    }
+    scripts.run(made)
+    (record,) = records(made)
+    assert record["state"] == "completed"
+    assert record["runner"]["version"] == "24.9.2"
+    assert record["environment"]["name"] == "sim"
+    assert sorted(record["environment"]["explicit"]) == lines
+
+
+def test_another_conda_environment_is_another_bundle_and_refused_by_the_job(
+    tmp_path, scripts, records, conda
+):
+    site = Site(conda=conda)
+    before = read_environment(conda)
+    made = bundle(tmp_path, runner=RunnerKind.CONDA, environment=before, site=site)
+    (tmp_path / "packages").write_text(CONDA_LIST.replace("1.3", "1.4"))
+    assert "not the manifest's" in _refused(made, scripts, records, code=5)
+    after = read_environment(conda)
+    other = bundle(
+        tmp_path,
+        runner=RunnerKind.CONDA,
+        environment=after,
+        site=site,
+        output=tmp_path / "other",
+    )
+    assert read_manifest(other).bundle_id != read_manifest(made).bundle_id
+
+
+def test_conda_environment_that_cannot_be_listed_is_one_error(conda):
+    with pytest.raises(PrerequisiteError, match="cannot be listed"):
+        read_environment(replace(conda, conda_env="other"))
+
+
+def test_failing_set_up_lines_are_refused(tmp_path, scripts, records):
+    made = bundle(tmp_path, site=Site(setup=("true", "no-such-module load tool")))
+    assert "set-up lines" in _refused(made, scripts, records, code=3)
 
 
 def test_no_scratch_directory_is_refused(tmp_path, scripts, records):

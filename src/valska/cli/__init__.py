@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import MutableMapping, Sequence
 from importlib import import_module
@@ -79,6 +80,8 @@ class Verbs(click.Group):
         def run() -> Any:
             return super(Verbs, self).main(args, prog_name, complete_var, False, **options)
 
+        # A terminated command tidies up as an interrupted one does.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         sys.exit(guarded(run, options["obj"]))
 
 

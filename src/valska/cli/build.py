@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +69,6 @@ def command(definition: str, force: bool, dry_run: bool, as_json: bool, **option
     if dry_run:
         _print_draft(drafted, as_json)
         return
-    # As Ctrl-C does: the build's programs are ended and its directories removed.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     progress = {0: _follow, 1: _follow_all}.get(min(state().verbosity, 1))
     _print(build(drafted, force=force, progress=progress), as_json)
 

@@ -21,6 +21,7 @@ from valska.cli.options import (
 from valska.cli.output import note, plain, result, result_json, table
 from valska.cli.state import state
 from valska.external_tools.core.bundling import BundledImage, BundleRequest, Draft, create, draft
+from valska.external_tools.core.conda import read_environment
 from valska.external_tools.core.config import (
     Settings,
     directive_texts,
@@ -145,12 +146,14 @@ def _request(tool: Tool, **options: Any) -> BundleRequest:
         path=state().config,
     )
     runner = RunnerKind(settings.runner)
+    site = site_of(settings, runner)
     return BundleRequest(
         tool=tool,
         spec=_spec(tool, settings, **options),
         runner=runner,
         image=_image(tool, settings) if runner is RunnerKind.CONTAINER else None,
-        site=site_of(settings, runner),
+        environment=read_environment(site.conda) if site.conda else None,
+        site=site,
         output=options["output"],
         results_root=settings.results_root,
         unique=options["unique"],

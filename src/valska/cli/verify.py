@@ -9,6 +9,9 @@ import click
 from valska.cli.options import bundle_argument, json_option
 from valska.cli.output import note, plain, result, result_json
 from valska.external_tools.core.errors import VerificationError
+from valska.external_tools.core.manifest import read_manifest
+from valska.external_tools.core.outputs import verify_outputs
+from valska.external_tools.core.records import StageRecord
 from valska.external_tools.core.run_directory import open_bundle
 from valska.external_tools.core.seal import Finding, seal_of, verify_bundle
 
@@ -18,13 +21,16 @@ from valska.external_tools.core.seal import Finding, seal_of, verify_bundle
 @click.option("--fast", is_flag=True, help="Compare presence and sizes only, not content.")
 @json_option
 def command(bundle: Path, fast: bool, as_json: bool) -> None:
-    """Check every file of a bundle against its manifest.
+    """Check every file of a bundle against its manifest, and the outputs against the records.
 
     Prints one line for each file that is missing, altered, unexpected or unreadable. The exit
     code is 0 if there is none, else 5.
     """
     opened = open_bundle(bundle)
     findings = verify_bundle(opened, fast=fast)
+    completed: tuple[StageRecord, ...] = ()
+    if not findings:
+        completed, findings = verify_outputs(opened, read_manifest(opened), fast=fast)
     if as_json:
         result_json(
             {
@@ -32,6 +38,7 @@ def command(bundle: Path, fast: bool, as_json: bool) -> None:
                 "seal": seal_of(opened),
                 "intact": not findings,
                 "level": "fast" if fast else "full",
+                "outputs": {record.stage: len(record.outputs) for record in completed},
                 "findings": [_as_json(finding) for finding in findings],
             }
         )
@@ -44,6 +51,9 @@ def command(bundle: Path, fast: bool, as_json: bool) -> None:
             "Restore what is named, or make the bundle again; a bundle is never edited.",
         )
     note(f"{opened.path} is as it was made (seal {seal_of(opened)[:12]}).")
+    for record in completed:
+        count = "1 output" if len(record.outputs) == 1 else f"{len(record.outputs)} outputs"
+        note(f"{count} of {record.stage} as job {record.job_id} recorded.")
 
 
 def _count(number: int) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 import valska
 from valska.external_tools.core import manifest as manifests
+from valska.external_tools.core.conda import CondaEnvironment
 from valska.external_tools.core.errors import PrerequisiteError, UsageError, ValskaError
 from valska.external_tools.core.jobscript import Identity, all_directives, render_script
 from valska.external_tools.core.process import Run, run
@@ -78,6 +79,8 @@ class BundleRequest:
         How to run it.
     image
         The image; for the container runner.
+    environment
+        The environment; for the conda runner.
     site
         What goes into ``site.env``; its image and references are filled in here.
     output
@@ -100,6 +103,7 @@ class BundleRequest:
     spec: RunSpec
     runner: RunnerKind = RunnerKind.CONTAINER
     image: BundledImage | None = None
+    environment: CondaEnvironment | None = None
     site: Site = field(default_factory=Site)
     output: Path | None = None
     results_root: Path | None = None
@@ -128,7 +132,9 @@ def draft(request: BundleRequest) -> Draft:
     UsageError
         If the configuration or an input is wrong, or no place is given.
     PrerequisiteError
-        If the container runner has no image.
+        If the container runner has no image, or the conda runner no environment.
+    ValskaError
+        If the tool's plan contradicts itself.
     """
     check_name(request.spec.run_id, "run id")
     if request.runner is RunnerKind.CONTAINER and request.image is None:
@@ -137,9 +143,32 @@ def draft(request: BundleRequest) -> Draft:
             f"Build one with `valska build containers/{request.tool.definition}`, "
             "or name one with --image.",
         )
+    if request.runner is RunnerKind.CONDA and request.environment is None:
+        raise PrerequisiteError(f"no conda environment for {request.tool.name}")
     inputs = request.tool.discover(request.spec, read_file)
     plan = request.tool.plan(request.spec, inputs, read_file)
+    _check_plan(request.tool, plan)
     return Draft(request, inputs, plan, _place(request, plan).absolute())
+
+
+def _check_plan(tool: Tool, plan: RunPlan) -> None:
+    """Refuse what a tool must not plan; it is the tool's fault, not the user's."""
+    if tool.name in manifests.FIELDS:
+        raise ValskaError(f"a tool cannot be called {tool.name!r}: the manifest has such a field")
+    earlier: set[str] = set()
+    owners: dict[str, str] = {}
+    for stage in plan.stages:
+        if stage.name in earlier or not earlier.issuperset(stage.after):
+            raise ValskaError(
+                f"tool {tool.name}: stage {stage.name} comes twice, or before what it needs"
+            )
+        earlier.add(stage.name)
+        for path in stage.outputs:
+            check_place(path)
+            if owners.setdefault(path, stage.name) != stage.name:
+                raise ValskaError(
+                    f"tool {tool.name}: {owners[path]} and {stage.name} both write {path}"
+                )
 
 
 def create(drafted: Draft, *, run: Run = run) -> Bundle:
@@ -245,6 +274,7 @@ def _fill(bundle: Bundle, drafted: Draft, run: Run) -> None:
             _directives(request, stage),
             runner=request.runner,
             image_sha256=_image_sha256(request),
+            environment_sha256=_environment_sha256(request),
             references=[(entry.path, entry.sha256) for entry in references],
             alone=len(plan.stages) == 1,
         )
@@ -271,6 +301,7 @@ def _fill(bundle: Bundle, drafted: Draft, run: Run) -> None:
             "stages": [_stage_json(request, bundle, stage) for stage in plan.stages],
             "runner": request.runner.value,
             "image": _image_json(request),
+            "environment": asdict(request.environment) if request.environment else None,
             "inputs": [asdict(entry) for entry in inputs],
             "files": [
                 {
@@ -345,12 +376,16 @@ def _bundle_id(request: BundleRequest, plan: RunPlan, inputs: list[manifests.Inp
         plan.configs,
         plan.stages,
         {entry.name: entry.sha256 for entry in inputs},
-        _image_sha256(request),
+        _image_sha256(request) or _environment_sha256(request),
     )
 
 
 def _image_sha256(request: BundleRequest) -> str | None:
     return request.image.sha256 if request.image else None
+
+
+def _environment_sha256(request: BundleRequest) -> str | None:
+    return request.environment.explicit_sha256 if request.environment else None
 
 
 def _stage_json(request: BundleRequest, bundle: Bundle, stage: Stage) -> dict[str, Any]:

@@ -144,8 +144,11 @@ load_site() {
 }
 
 set_up() {
+    local code
     site_setup
+    code=$?
     own_shell
+    ((code == 0)) || refuse 3 "the site's set-up lines ended with exit code $code; the last one has to succeed"
 }
 
 make_scratch() {
@@ -203,7 +206,8 @@ set_aside_outputs() {
             mkdir -p -- "$target" && mv -- "outputs/$path" "$target/"
         fi || refuse 1 "cannot set earlier outputs aside"
     done
-    say "outputs of an earlier attempt are in outputs.$attempt/"
+    set_aside=outputs.$attempt
+    say "outputs of an earlier attempt are in $set_aside/"
 }
 
 # list_owned ARRAY: every file that this stage wrote, relative to outputs/.
@@ -547,6 +551,7 @@ write_record() {
     put_string site_env_sha256 "$site_env_sha256"
     put site_env "$site_env_json"
     put inputs_checked "$inputs_checked"
+    put_string set_aside "$set_aside"
     json_outputs
     put outputs "$REPLY"
     json_list "${missing_outputs[@]}"
@@ -559,7 +564,7 @@ write_record() {
 
 bundle='' seal='' expected_seal='' reason='' signal='' signal_number='' signalled_s=0 child='' child_code='' exit_code=''
 record='' recorded='' scheduler=none job_id='' task='' restart=0 job_name='' started='' started_s=0 version='' environment_json=''
-image='' image_checked='' apptainer=apptainer scratch='' site_env_sha256='' site_env_json=null working_directory=''
+image='' image_checked='' apptainer=apptainer scratch='' site_env_sha256='' site_env_json=null working_directory='' set_aside=''
 host_json='' inputs_checked=0
 command=() outputs=() output_digests=() answers=() missing_outputs=()
 utf8=$'^([\x01-\x7f]|[\xc2-\xdf][\x80-\xbf]|\xe0[\xa0-\xbf][\x80-\xbf]|[\xe1-\xec\xee\xef][\x80-\xbf]{2}|'

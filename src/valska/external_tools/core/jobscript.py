@@ -64,6 +64,7 @@ def render_script(
     *,
     runner: RunnerKind,
     image_sha256: str | None = None,
+    environment_sha256: str | None = None,
     references: Iterable[tuple[str, str]] = (),
     alone: bool = True,
 ) -> str:
@@ -81,6 +82,8 @@ def render_script(
         How to run it.
     image_sha256
         Digest that the image must have; for the container runner.
+    environment_sha256
+        Digest that the environment's explicit package list must have; for the conda runner.
     references
         Pairs of place in the bundle and SHA-256 of inputs that lie outside.
     alone
@@ -108,6 +111,7 @@ def render_script(
                 stage,
                 runner,
                 image_sha256,
+                environment_sha256,
                 environment,
                 references,
                 alone,
@@ -185,6 +189,7 @@ def _constants(
     stage: Stage,
     runner: RunnerKind,
     image_sha256: str | None,
+    environment_sha256: str | None,
     environment: Mapping[str, str],
     references: Iterable[tuple[str, str]],
     alone: bool,
@@ -194,7 +199,7 @@ def _constants(
         if not _VARIABLE.fullmatch(name):
             raise UsageError(f"{name!r} is not usable as the name of an environment variable")
     lines = [
-        _array("payload", stage.argv),
+        _array("payload", _program_first(stage.argv)),
         _array("environment", [f"{name}={value}" for name, value in environment.items()]),
         f"ranks={stage.ranks}",
         _array("probe", stage.probe),
@@ -204,6 +209,7 @@ def _constants(
         f"gpus={'yes' if stage.gpus else 'no'}",
         f"patience={patience}",
         f"image_sha256={image_sha256 or ''}",
+        f"environment_sha256={environment_sha256 or ''}",
         f"runner={runner.value}",
         f"stage={stage.name}",
         f"script=submit_{stage.name}.sh",
@@ -217,6 +223,13 @@ def _constants(
 def _outermost(paths: Iterable[str]) -> list[str]:
     whole = sorted(set(paths))
     return [path for path in whole if not any(path.startswith(f"{other}/") for other in whole)]
+
+
+def _program_first(argv: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse a program that ``env``, which starts the payload, would take for a variable."""
+    if "=" in argv[0]:
+        raise UsageError(f"a program cannot be called {argv[0]!r}", "Call it without an = sign.")
+    return argv
 
 
 def _array(name: str, values: Iterable[str]) -> str:

@@ -112,6 +112,10 @@ class Manifest(ManifestBase):
         raise UsageError(f"this bundle has no stage {name!r}", f"Its stages: {names}.")
 
 
+FIELDS = frozenset(Manifest.__dataclass_fields__) - {"section"}
+"""Names of the manifest's own fields; no tool's section can have one of them."""
+
+
 def bundle_id(
     tool: str,
     configs: Mapping[str, bytes],

@@ -72,6 +72,7 @@ _RANK = """'
     for name in "${!PMI_@}" "${!PMIX_@}"; do export "APPTAINERENV_$name=${!name}"; done
     APPTAINER_WORKDIR=$(mktemp -d "$1/valska-XXXXXXXX") || exit 3
     export APPTAINER_WORKDIR
+    trap : TERM
     shift
     "$@"
     code=$?

@@ -177,10 +177,10 @@ def _walk(root: Path, prefix: str) -> Iterator[tuple[str, bool]]:
     try:
         with os.scandir(root / prefix) as found:
             entries = sorted(found, key=lambda item: item.name)
-    except PermissionError:
+    except OSError:
         return
     for entry in entries:
-        if not prefix and _UNSEALED.fullmatch(entry.name):
+        if (not prefix and _UNSEALED.fullmatch(entry.name)) or entry.name.startswith(".nfs"):
             continue
         path = f"{prefix}{entry.name}"
         is_directory = entry.is_dir(follow_symlinks=False)
@@ -195,7 +195,7 @@ def _check_files(
     sizes = {entry.path: entry.size for entry in manifest.files}
 
     def check(path: str) -> Finding | None:
-        return _check_file(bundle.path / path, path, listed[path], sizes.get(path), fast)
+        return check_file(bundle.path / path, path, listed[path], sizes.get(path), fast)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return [finding for finding in pool.map(check, listed) if finding]
@@ -204,13 +204,28 @@ def _check_files(
 def _check_references(manifest: Manifest, fast: bool) -> Iterator[Finding]:
     for entry in manifest.inputs:
         if entry.mode == "reference":
-            finding = _check_file(Path(entry.source), entry.path, entry.sha256, entry.size, fast)
+            finding = check_file(Path(entry.source), entry.path, entry.sha256, entry.size, fast)
             if finding:
                 detail = f"referenced from {entry.source}"
                 yield Finding(finding.kind, entry.path, f"{detail}: {finding.detail}")
 
 
-def _check_file(file: Path, path: str, sha256: str, size: int | None, fast: bool) -> Finding | None:
+def check_file(
+    file: Path, path: str, sha256: str | None, size: int | None, fast: bool
+) -> Finding | None:
+    """Compare one file with its size in bytes and its SHA-256, as far as they are known.
+
+    Parameters
+    ----------
+    file
+        Where it lies.
+    path
+        Its name in the finding.
+    sha256, size
+        What it should have.
+    fast
+        Do not look at its content.
+    """
     try:
         status = file.lstat()
         if not stat.S_ISREG(status.st_mode):
@@ -218,7 +233,7 @@ def _check_file(file: Path, path: str, sha256: str, size: int | None, fast: bool
         if size is not None and status.st_size != size:
             detail = f"{status.st_size} bytes, not {size}"
             return Finding(FindingKind.ALTERED, path, detail)
-        if not fast and (digest := sha256_file(file)) != sha256:
+        if not fast and sha256 and (digest := sha256_file(file)) != sha256:
             return Finding(FindingKind.ALTERED, path, f"sha256 {digest[:12]}…, not {sha256[:12]}…")
     except FileNotFoundError:
         return Finding(FindingKind.MISSING, path)

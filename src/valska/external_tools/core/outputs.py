@@ -1,0 +1,68 @@
+"""Outputs: whether they are still what the jobs wrote down when they had written them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from valska.external_tools.core.manifest import Manifest
+from valska.external_tools.core.records import (
+    OutputRecord,
+    RecordState,
+    StageRecord,
+    read_records,
+)
+from valska.external_tools.core.run_directory import Bundle
+from valska.external_tools.core.seal import Finding, FindingKind, check_file, seal_of
+
+
+def verify_outputs(
+    bundle: Bundle, manifest: Manifest, fast: bool = False
+) -> tuple[tuple[StageRecord, ...], tuple[Finding, ...]]:
+    """Compare the outputs of every completed stage with its newest record.
+
+    Parameters
+    ----------
+    bundle
+        The bundle.
+    manifest
+        Its manifest.
+    fast
+        Compare presence and sizes only, not content.
+
+    Returns
+    -------
+    records : tuple of StageRecord
+        The records that outputs were compared with. A stage that has not completed has none.
+    findings : tuple of Finding
+        Sorted by path; empty if all is as recorded.
+    """
+    records = read_records(bundle)
+    newest = [records.latest(stage.name) for stage in manifest.stages]
+    completed = tuple(
+        record for record in newest if record is not None and record.state is RecordState.COMPLETED
+    )
+    found = [
+        Finding(FindingKind.UNREADABLE, f"{bundle.records.name}/{one.path}", one.reason)
+        for one in records.unreadable
+    ]
+    seal = seal_of(bundle)
+    for record in completed:
+        if record.seal != seal:
+            place = f"{bundle.records.name}/{record.path}"
+            detail = f"it ran under the seal {record.seal[:12]}…"
+            found.append(Finding(FindingKind.ALTERED, place, detail))
+        found += _compare(bundle, record, fast)
+    return completed, tuple(sorted(found, key=lambda finding: (finding.path, finding.kind)))
+
+
+def _compare(bundle: Bundle, record: StageRecord, fast: bool) -> Iterator[Finding]:
+    def check(output: OutputRecord) -> Finding | None:
+        file = (bundle.path / output.path).resolve()
+        if not file.is_relative_to(bundle.outputs.resolve()):
+            return Finding(FindingKind.ALTERED, output.path, "it leads out of outputs/")
+        return check_file(file, output.path, output.sha256, output.size, fast)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield from filter(None, pool.map(check, record.outputs))
