@@ -10,6 +10,8 @@ set -euo pipefail
 
 here=$(cd -P -- "$(dirname -- "$0")" && pwd)
 base=
+scratch=$(mktemp -d)
+trap 'rm -rf -- "$scratch"' EXIT
 
 case ${1:-} in
     -h | --help)
@@ -19,16 +21,31 @@ case ${1:-} in
 esac
 
 make_base() {
-    base=$(mktemp -d)/debian
-    trap 'rm -rf -- "${base%/debian}"' EXIT
+    base=$scratch/debian
     echo "No container registry answers: making a Debian base from this machine's package archives."
     "$here/bootstrap-base.sh" "$base"
 }
 
+# An image of this definition, on whatever base, is good enough.
+is_there() {
+    valska doctor --json 2>/dev/null | python3 -c '
+import json
+import sys
+
+checks = {check["name"]: check["status"] for check in json.load(sys.stdin)}
+sys.exit(checks.get(f"image of {sys.argv[1]}") != "ok")
+' "$(basename "$1" .def)"
+}
+
 build() {
     local code=0
-    valska build "$1" || code=$?
-    [[ $code -eq 3 ]] || return "$code"
+    if is_there "$1"; then
+        echo "The image of $(basename "$1") is in the store."
+        return
+    fi
+    valska build "$1" 2> >(tee "$scratch/stderr" >&2) || code=$?
+    wait
+    if [[ $code -ne 3 ]] || ! grep -q "cannot be fetched" "$scratch/stderr"; then return "$code"; fi
     [[ -n $base ]] || make_base
     valska build "$1" --base "$base"
 }

@@ -30,7 +30,7 @@ def test_bundle_below_the_results_root(user):
     args = ("bundle", "linetool", "my lines.yaml", "--runner", "host", "--results-root", "runs")
     path = Path(user.ok(*args, "--taxonomy", "kind=odd").stdout.strip())
     assert path == user.cwd / "runs/linetool/odd/my_lines"
-    assert user.run(*args, "--taxonomy", "kind=odd").exit_code == 3
+    assert user.run(*args, "--taxonomy", "kind=odd").exit_code == 2
     unique = Path(
         user.ok(*args, "--taxonomy", "kind=odd", "--run-id", "r", "--unique").stdout.strip()
     )

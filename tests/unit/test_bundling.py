@@ -290,7 +290,7 @@ def test_two_inputs_at_one_place(tmp_path):
 def test_existing_destination_is_refused_and_untouched(tmp_path):
     first = bundle(tmp_path)
     before = tree(first.path)
-    assert refused(tmp_path, RunDirectoryError, "exists already").exit_code == 3
+    assert refused(tmp_path, RunDirectoryError, "exists already").exit_code == 2
     assert tree(first.path) == before
 
 
@@ -367,7 +367,7 @@ def test_kill_at_any_point_leaves_a_whole_bundle_or_none(tmp_path):
     code = KILLED.format(tests=str(Path(__file__).parents[1]))
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
     folders = [path for path in tmp_path.iterdir() if path.name.isdecimal()]
-    assert len(folders) > 50
+    assert len(folders) > 40
     left = {True: 0, False: 0}
     for folder in folders:
         visible = {path.name for path in folder.iterdir() if not path.name.startswith(".")}

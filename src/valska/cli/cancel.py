@@ -9,10 +9,12 @@ import click
 
 from valska.cli.options import bundle_argument, dry_run_option, json_option, stages_option
 from valska.cli.output import note, result, result_json
+from valska.cli.state import state
+from valska.external_tools.core.config import resolve
 from valska.external_tools.core.jobs import cancel
 from valska.external_tools.core.manifest import read_manifest
+from valska.external_tools.core.preparation import scheduler_here
 from valska.external_tools.core.run_directory import open_bundle
-from valska.external_tools.core.scheduler import choose_scheduler
 
 
 @click.command("cancel")
@@ -34,10 +36,11 @@ def command(
     A running job is told first and has time to write its record; then it is ended.
     """
     opened = open_bundle(bundle)
+    manifest = read_manifest(opened)
     found = cancel(
         opened,
-        read_manifest(opened),
-        choose_scheduler(),
+        manifest,
+        scheduler_here(resolve(manifest.tool, path=state().config)),
         stages=stages or None,
         grace_s=grace,
         dry_run=dry_run,

@@ -13,10 +13,13 @@ import click
 from valska.cli.options import bundle_argument, json_option
 from valska.cli.output import note, plain, result, result_json, table
 from valska.cli.progress import HEADER, rows
+from valska.cli.state import state
+from valska.external_tools.core.config import resolve
 from valska.external_tools.core.errors import UsageError
 from valska.external_tools.core.manifest import Manifest, read_manifest
+from valska.external_tools.core.preparation import scheduler_here
 from valska.external_tools.core.run_directory import Bundle, open_bundle
-from valska.external_tools.core.scheduler import Scheduler, choose_scheduler
+from valska.external_tools.core.scheduler import Scheduler
 from valska.external_tools.core.status import RunStatus, run_status, wait
 
 
@@ -33,7 +36,7 @@ def command(bundle: Path, watch: bool, as_json: bool) -> None:
         raise UsageError("--watch and --json do not go together", "Call with --json repeatedly.")
     opened = open_bundle(bundle)
     manifest = read_manifest(opened)
-    scheduler = choose_scheduler()
+    scheduler = scheduler_here(resolve(manifest.tool, path=state().config))
     if watch:
         _watch(opened, manifest, scheduler)
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import logging
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from valska.external_tools.core.readme import render_readme
 from valska.external_tools.core.run_directory import (
     Bundle,
     RunDirectoryError,
+    TakenError,
     build_run_dir,
     check_name,
     check_place,
@@ -228,7 +230,7 @@ def _warn_of_leftovers(path: Path) -> None:
 
 
 def _taken(path: Path) -> RunDirectoryError:
-    return RunDirectoryError(
+    return TakenError(
         f"{path} exists already",
         "Choose another run id or -o DIR, or add --unique for a time stamp.",
     )
@@ -419,10 +421,10 @@ def source_commit(run: Run = run) -> dict[str, Any] | None:
     root = Path(valska.__file__).parents[2]
     if not (root / ".git").exists() or shutil.which("git") is None:
         return None
-    head = run(["git", "-C", os.fspath(root), "rev-parse", "HEAD"], timeout=30)
-    if head.returncode != 0:
+    command = ["status", "--porcelain=v2", "--branch", "--untracked-files=no"]
+    done = run(["git", "-C", os.fspath(root), *command], timeout=30)
+    commit = re.search(r"^# branch\.oid ([0-9a-f]+)$", done.stdout, re.MULTILINE)
+    if done.returncode != 0 or commit is None:
         return None
-    status = run(
-        ["git", "-C", os.fspath(root), "status", "--porcelain", "--untracked-files=no"], timeout=30
-    )
-    return {"commit": head.stdout.strip(), "dirty": bool(status.stdout.strip())}
+    changed = any(not line.startswith("#") for line in done.stdout.splitlines())
+    return {"commit": commit[1], "dirty": changed}

@@ -41,7 +41,16 @@ def scheduler_of(settings: Settings) -> Scheduler:
     PrerequisiteError
         If Slurm is asked for and there is no sbatch.
     """
-    chosen = choose_scheduler(settings.scheduler, which=lambda _: shutil.which(settings.sbatch))
+    return _chosen(settings, settings.scheduler)
+
+
+def scheduler_here(settings: Settings) -> Scheduler:
+    """Return the scheduler to ask about jobs: Slurm where the site's sbatch is, else the local."""
+    return _chosen(settings, None)
+
+
+def _chosen(settings: Settings, name: str | None) -> Scheduler:
+    chosen = choose_scheduler(name, which=lambda _: shutil.which(settings.sbatch))
     return replace(chosen, sbatch=settings.sbatch) if isinstance(chosen, Slurm) else chosen
 
 

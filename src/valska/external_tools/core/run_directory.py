@@ -23,6 +23,12 @@ class RunDirectoryError(ValskaError):
     exit_code = 3
 
 
+class TakenError(RunDirectoryError):
+    """The place of a run directory is taken."""
+
+    exit_code = 2
+
+
 @dataclass(frozen=True, slots=True)
 class Bundle:
     """A bundle's files by name. Nothing is read or written here.
@@ -207,7 +213,7 @@ def ensure_run_dir(run_dir: Path, exist_ok: bool = False) -> None:
             raise RunDirectoryError(
                 f"{run_dir} is a file, not a directory", "Choose another place."
             ) from error
-        raise RunDirectoryError(
+        raise TakenError(
             f"{run_dir} exists already", "Choose another run id, or --unique for a time stamp."
         ) from error
     except OSError as error:

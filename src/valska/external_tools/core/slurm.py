@@ -334,8 +334,14 @@ class Slurm:
             raise _no_answer(done)
         return slurm_text.parse_sacct(done.stdout, cluster)
 
+    def _beside_sbatch(self, name: str) -> str:
+        """Return Slurm's other programs from where a configured sbatch lies, if they are there."""
+        sibling = Path(self.sbatch).parent / name
+        return os.fspath(sibling) if "/" in self.sbatch and sibling.is_file() else name
+
     def _ask(self, argv: Sequence[str]) -> Completed:
         environment = slurm_text.slurm_environment(self.environment)
+        argv = [self._beside_sbatch(argv[0]), *argv[1:]]
         for attempt in range(QUERY_TRIES):
             last = attempt == QUERY_TRIES - 1
             try:
