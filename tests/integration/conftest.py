@@ -16,8 +16,8 @@ import pytest
 
 from valska.external_tools.core.config import resolve
 from valska.external_tools.core.errors import ValskaError
-from valska.external_tools.core.image_store import ImageStore
 from valska.external_tools.core.images import adopt, resolve_image
+from valska.external_tools.core.images.store import ImageStore
 
 ROOT = Path(__file__).parents[2]
 PLUGIN = ROOT / "tests" / "data" / "linetool"

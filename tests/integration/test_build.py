@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from valska.external_tools.core.errors import PrerequisiteError, UsageError, ValskaError
-from valska.external_tools.core.image_build import BuildRequest, build, draft_build
-from valska.external_tools.core.image_store import ImageStore
 from valska.external_tools.core.images import resolve_image
+from valska.external_tools.core.images.build import BuildRequest, build, draft_build
+from valska.external_tools.core.images.store import ImageStore
 from valska.external_tools.core.run_directory import Bundle
 from valska.external_tools.core.utils import load_json, sha256_file
 

@@ -18,9 +18,9 @@ from valska.external_tools.core.config import (
     resolve,
     resolve_directives,
 )
-from valska.external_tools.core.config_file import find_runtime_paths, read_runtime_paths
+from valska.external_tools.core.config.file import find_runtime_paths, read_runtime_paths
+from valska.external_tools.core.config.plain_yaml import load_plain
 from valska.external_tools.core.errors import ConfigError
-from valska.external_tools.core.plain_yaml import load_plain
 from valska.external_tools.core.schema import load_schema
 
 

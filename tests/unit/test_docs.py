@@ -152,7 +152,7 @@ def test_every_key_of_the_configuration_is_documented(heading, properties):
 
 @pytest.mark.parametrize("path", names(DOCUMENTS))
 def test_every_configuration_in_the_documents_is_valid(path, tmp_path):
-    from valska.external_tools.core.config_file import read_runtime_paths
+    from valska.external_tools.core.config.file import read_runtime_paths
 
     for number, block in enumerate(blocks((ROOT / path).read_text(), "yaml")):
         file = tmp_path / f"{number}.yaml"

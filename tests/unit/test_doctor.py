@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from valska.external_tools.core import doctor
-from valska.external_tools.core.checks import Check, Machine, Status
 from valska.external_tools.core.config import Settings
+from valska.external_tools.core.doctor.checks import Check, Machine, Status
 
 
 @pytest.fixture

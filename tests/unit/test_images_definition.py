@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from valska.external_tools.core.definition import (
+from valska.external_tools.core.errors import UsageError
+from valska.external_tools.core.images.definition import (
     DefinitionError,
     check_arguments,
     find_definition,
@@ -15,7 +16,6 @@ from valska.external_tools.core.definition import (
     rebase,
     shipped_definitions,
 )
-from valska.external_tools.core.errors import UsageError
 
 DIGEST = "a" * 64
 TEXT = f"""\

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from valska.external_tools.core.build_environment import workspace
-from valska.external_tools.core.definition import shipped_definitions
 from valska.external_tools.core.errors import PrerequisiteError, VerificationError
-from valska.external_tools.core.image_record import ImageRecord, read_record
-from valska.external_tools.core.image_store import ImageStore
 from valska.external_tools.core.images import resolve_image
+from valska.external_tools.core.images.definition import shipped_definitions
+from valska.external_tools.core.images.environment import workspace
+from valska.external_tools.core.images.record import ImageRecord, read_record
+from valska.external_tools.core.images.store import ImageStore
 from valska.external_tools.core.schema import SchemaError, load_schema
 from valska.external_tools.core.utils import sha256_bytes, sha256_file
 
@@ -164,8 +164,8 @@ def test_what_killed_builds_left_is_removed_and_what_lives_is_not(store, monkeyp
     monkeypatch.setenv("TMPDIR", os.fspath(tmp_path.parent))
     code = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from valska.external_tools.core.build_environment import workspace\n"
-        "from valska.external_tools.core.image_store import ImageStore\n"
+        "from valska.external_tools.core.images.environment import workspace\n"
+        "from valska.external_tools.core.images.store import ImageStore\n"
         "with ImageStore(Path(sys.argv[1])).workspace() as out, workspace(os.environ) as work:\n"
         "    print(out, work, sep=chr(10), flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"

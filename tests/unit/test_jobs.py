@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from handmade import FakeSlurm, eventually, make_bundle, manifest_of, put_record
 
-from valska.external_tools.core import jobsfile
 from valska.external_tools.core.errors import (
     PrerequisiteError,
     SubmissionError,
@@ -19,7 +18,6 @@ from valska.external_tools.core.errors import (
     ValskaError,
     VerificationError,
 )
-from valska.external_tools.core.intents import Clock
 from valska.external_tools.core.jobs import (
     JobsError,
     Submission,
@@ -37,6 +35,8 @@ from valska.external_tools.core.run_directory import Bundle
 from valska.external_tools.core.scheduler import OutcomeUnknownError
 from valska.external_tools.core.slurm import Slurm
 from valska.external_tools.core.status import StageState, run_status, wait
+from valska.external_tools.core.submission import jobsfile
+from valska.external_tools.core.submission.intents import Clock
 
 CHAIN: dict[str, dict[str, Any]] = {
     "prepare": {},
@@ -500,7 +500,7 @@ def test_a_full_disk_before_sbatch_sends_nothing(
     def full(*args: object, **options: object) -> None:
         raise ValskaError("cannot write jobs.json: No space left on device")
 
-    monkeypatch.setattr("valska.external_tools.core.jobsfile.write_json_atomic", full)
+    monkeypatch.setattr("valska.external_tools.core.submission.jobsfile.write_json_atomic", full)
     with pytest.raises(ValskaError, match="No space left"):
         send(bundle, fake)
     assert names(fake) == []

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from handmade import eventually, make_bundle, manifest_of
 
-from valska.external_tools.core import local, supervisor
+from valska.external_tools.core import local
 from valska.external_tools.core.errors import SubmissionError
 from valska.external_tools.core.jobs import Submission, cancel, load_jobs_json, submit
-from valska.external_tools.core.local import Local
-from valska.external_tools.core.localqueue import Queue, create_queue, read_queue
+from valska.external_tools.core.local import Local, supervisor
+from valska.external_tools.core.local.queue import Queue, create_queue, read_queue
 from valska.external_tools.core.run_directory import Bundle
 from valska.external_tools.core.scheduler import JobRef, JobState, SchedulerError
 from valska.external_tools.core.status import RunStatus, StageState, run_status, wait

@@ -24,7 +24,7 @@ from valska.external_tools.core.slurm import (
     parse_job_id,
     submit_script,
 )
-from valska.external_tools.core.slurm_text import (
+from valska.external_tools.core.slurm.text import (
     STATES,
     check_extra,
     parse_exit,

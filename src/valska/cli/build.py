@@ -12,15 +12,15 @@ from valska.cli.options import dry_run_option, json_option, parse_pairs
 from valska.cli.output import note, plain, result, result_json, table
 from valska.cli.state import state
 from valska.external_tools.core.config import resolve
-from valska.external_tools.core.definition import find_definition
-from valska.external_tools.core.image_build import (
+from valska.external_tools.core.images.build import (
     BuildDraft,
     BuildRequest,
     BuildResult,
     build,
     draft_build,
 )
-from valska.external_tools.core.image_store import ImageStore
+from valska.external_tools.core.images.definition import find_definition
+from valska.external_tools.core.images.store import ImageStore
 
 _PASSING = ("Build complete: ", "To see mksquashfs output")
 

@@ -202,8 +202,8 @@ def _directives(
 
 
 def _image(tool: Tool, settings: Settings) -> BundledImage:
-    from valska.external_tools.core.image_store import ImageStore
     from valska.external_tools.core.images import resolve_image
+    from valska.external_tools.core.images.store import ImageStore
 
     return resolve_image(
         settings.image,

@@ -13,8 +13,8 @@ from valska.cli.state import state
 from valska.external_tools.core.config import resolve
 from valska.external_tools.core.jobs import cancel
 from valska.external_tools.core.manifest import read_manifest
-from valska.external_tools.core.preparation import scheduler_here
 from valska.external_tools.core.run_directory import open_bundle
+from valska.external_tools.core.submission.preparation import scheduler_here
 
 
 @click.command("cancel")

@@ -9,8 +9,8 @@ import click
 from valska.cli.options import json_option
 from valska.cli.output import plain, result, result_json, styled, table
 from valska.cli.state import state
-from valska.external_tools.core.checks import Check, Status
 from valska.external_tools.core.doctor import diagnose, is_ready
+from valska.external_tools.core.doctor.checks import Check, Status
 from valska.external_tools.core.errors import PrerequisiteError
 
 _COLOURS = {Status.OK: "green", Status.WARN: "yellow", Status.MISSING: "red"}

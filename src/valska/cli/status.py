@@ -17,10 +17,10 @@ from valska.cli.state import state
 from valska.external_tools.core.config import resolve
 from valska.external_tools.core.errors import UsageError
 from valska.external_tools.core.manifest import Manifest, read_manifest
-from valska.external_tools.core.preparation import scheduler_here
 from valska.external_tools.core.run_directory import Bundle, open_bundle
 from valska.external_tools.core.scheduler import Scheduler
 from valska.external_tools.core.status import RunStatus, run_status, wait
+from valska.external_tools.core.submission.preparation import scheduler_here
 
 
 @click.command("status")

@@ -24,11 +24,11 @@ from valska.external_tools.core.config import resolve
 from valska.external_tools.core.errors import UsageError, ValskaError
 from valska.external_tools.core.jobs import Submission, submit
 from valska.external_tools.core.manifest import Manifest, read_manifest
-from valska.external_tools.core.preparation import prepare, scheduler_of
 from valska.external_tools.core.run_directory import Bundle, open_bundle
 from valska.external_tools.core.scheduler import Scheduler
 from valska.external_tools.core.site import write_site_env
 from valska.external_tools.core.status import RunStatus, StageState, wait
+from valska.external_tools.core.submission.preparation import prepare, scheduler_of
 
 
 class StageFailedError(ValskaError):

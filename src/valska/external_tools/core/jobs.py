@@ -9,20 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from valska.external_tools.core.chain import Plan, requests_of, select_stages, with_descendants
 from valska.external_tools.core.errors import PrerequisiteError, SubmissionError, ValskaError
-from valska.external_tools.core.intents import SETTLE_S, Clock, reconcile, unconfirmed
-from valska.external_tools.core.jobsfile import (
-    ALL_STAGES,
-    JobEntry,
-    JobsError,
-    archive_jobs_json,
-    has_submitted_stage,
-    load_jobs_json,
-    read_entries,
-    write_jobs_json,
-)
-from valska.external_tools.core.ledger import Ledger, now_text, update_entries
 from valska.external_tools.core.lock import directory_lock
 from valska.external_tools.core.manifest import Manifest
 from valska.external_tools.core.records import read_records
@@ -36,8 +23,26 @@ from valska.external_tools.core.scheduler import (
     scheduler_named,
 )
 from valska.external_tools.core.seal import require_intact, seal_of
-from valska.external_tools.core.slurm_text import check_extra
+from valska.external_tools.core.slurm.text import check_extra
 from valska.external_tools.core.status import RunStatus, StageState, StageStatus, run_status
+from valska.external_tools.core.submission.chain import (
+    Plan,
+    requests_of,
+    select_stages,
+    with_descendants,
+)
+from valska.external_tools.core.submission.intents import SETTLE_S, Clock, reconcile, unconfirmed
+from valska.external_tools.core.submission.jobsfile import (
+    ALL_STAGES,
+    JobEntry,
+    JobsError,
+    archive_jobs_json,
+    has_submitted_stage,
+    load_jobs_json,
+    read_entries,
+    write_jobs_json,
+)
+from valska.external_tools.core.submission.ledger import Ledger, now_text, update_entries
 from valska.external_tools.core.utils import write_json_atomic
 
 __all__ = [

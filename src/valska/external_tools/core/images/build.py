@@ -12,29 +12,29 @@ from pathlib import Path
 import rfc8785
 
 import valska
-from valska.external_tools.core import apptainer as programs
-from valska.external_tools.core.build_environment import (
-    build_environment,
-    find_ca_bundle,
-    needs_fakeroot,
-    workspace,
-)
-from valska.external_tools.core.build_log import Progress, explain_failure, run_logged
-from valska.external_tools.core.definition import (
-    Definition,
-    check_arguments,
-    read_definition,
-    rebase,
-)
 from valska.external_tools.core.errors import PrerequisiteError, UsageError, ValskaError
-from valska.external_tools.core.image_base import (
+from valska.external_tools.core.images import apptainer as programs
+from valska.external_tools.core.images.base import (
     Base,
     own_base,
     own_reference,
     replacement_base,
 )
-from valska.external_tools.core.image_record import ImageRecord
-from valska.external_tools.core.image_store import ImageStore
+from valska.external_tools.core.images.definition import (
+    Definition,
+    check_arguments,
+    read_definition,
+    rebase,
+)
+from valska.external_tools.core.images.environment import (
+    build_environment,
+    find_ca_bundle,
+    needs_fakeroot,
+    workspace,
+)
+from valska.external_tools.core.images.log import Progress, explain_failure, run_logged
+from valska.external_tools.core.images.record import ImageRecord
+from valska.external_tools.core.images.store import ImageStore
 from valska.external_tools.core.process import Run, run
 from valska.external_tools.core.site import mount_spec
 from valska.external_tools.core.utils import (

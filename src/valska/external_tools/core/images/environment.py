@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from valska.external_tools.core import apptainer as programs
 from valska.external_tools.core.errors import PrerequisiteError
 from valska.external_tools.core.identity import identify
+from valska.external_tools.core.images import apptainer as programs
 from valska.external_tools.core.lock import OWNER, read_owner
 from valska.external_tools.core.process import Run, run
 

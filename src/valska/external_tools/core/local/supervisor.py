@@ -16,7 +16,7 @@ from types import FrameType
 from typing import IO, Any
 
 from valska.external_tools.core.identity import identify
-from valska.external_tools.core.localqueue import (
+from valska.external_tools.core.local.queue import (
     LocalJob,
     Queue,
     believed,
@@ -37,7 +37,7 @@ KILLED_AFTER_S = 2.0
 
 _BOOT = (
     "import sys; sys.path.append(sys.argv[1]); "
-    "from valska.external_tools.core.supervisor import main; main(sys.argv[2:])"
+    "from valska.external_tools.core.local.supervisor import main; main(sys.argv[2:])"
 )
 _SHORT_PAUSE_S, _LONG_PAUSE_S = 0.02, 0.25
 

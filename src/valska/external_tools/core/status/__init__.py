@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from valska.external_tools.core.errors import ValskaError
-from valska.external_tools.core.jobsfile import JobEntry, load_jobs_json, read_entries
 from valska.external_tools.core.manifest import Manifest
 from valska.external_tools.core.records import Records, StageRecord, read_records
 from valska.external_tools.core.run_directory import Bundle
@@ -16,7 +15,7 @@ from valska.external_tools.core.scheduler import (
     Scheduler,
     scheduler_named,
 )
-from valska.external_tools.core.verdict import (
+from valska.external_tools.core.status.judgement import (
     FAILURES,
     Answer,
     StageState,
@@ -24,6 +23,7 @@ from valska.external_tools.core.verdict import (
     judge,
     run_by_hand,
 )
+from valska.external_tools.core.submission.jobsfile import JobEntry, load_jobs_json, read_entries
 
 __all__ = ["RunStatus", "StageState", "StageStatus", "run_status", "wait"]
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
-from valska.external_tools.core.apptainer import clean_environment
 from valska.external_tools.core.config import Settings
 from valska.external_tools.core.errors import ValskaError
+from valska.external_tools.core.images.apptainer import clean_environment
 from valska.external_tools.core.process import Completed, Run, run
 
 TIMEOUT_S = 20.0

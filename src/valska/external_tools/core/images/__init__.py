@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from valska.external_tools.core import apptainer as programs
 from valska.external_tools.core.bundling import BundledImage
-from valska.external_tools.core.definition import SUFFIX, shipped_definitions
 from valska.external_tools.core.errors import PrerequisiteError, ValskaError
-from valska.external_tools.core.image_record import ImageRecord, read_record
-from valska.external_tools.core.image_store import ImageStore
+from valska.external_tools.core.images import apptainer as programs
+from valska.external_tools.core.images.definition import SUFFIX, shipped_definitions
+from valska.external_tools.core.images.record import ImageRecord, read_record
+from valska.external_tools.core.images.store import ImageStore
 from valska.external_tools.core.process import Run, run
 from valska.external_tools.core.utils import sha256_bytes, sha256_file, utc_now_iso
 

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from valska.external_tools.core.checks import Check, Machine, Status, exec_command
 from valska.external_tools.core.config import Settings, default_settings, resolve
-from valska.external_tools.core.config_file import find_runtime_paths
+from valska.external_tools.core.config.file import find_runtime_paths
+from valska.external_tools.core.doctor.checks import Check, Machine, Status, exec_command
 from valska.external_tools.core.errors import ValskaError
-from valska.external_tools.core.image_store import ImageStore
 from valska.external_tools.core.images import resolve_image
+from valska.external_tools.core.images.store import ImageStore
 from valska.external_tools.core.process import Completed
 from valska.external_tools.core.runner import RunnerKind
 from valska.external_tools.core.tool import Tool, load_tool, tool_names

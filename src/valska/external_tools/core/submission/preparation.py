@@ -12,7 +12,7 @@ from valska.external_tools.core.errors import (
     PrerequisiteError,
     VerificationError,
 )
-from valska.external_tools.core.image_store import ImageStore
+from valska.external_tools.core.images.store import ImageStore
 from valska.external_tools.core.manifest import Manifest
 from valska.external_tools.core.run_directory import Bundle
 from valska.external_tools.core.runner import RunnerKind

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from valska.external_tools.core import supervisor
 from valska.external_tools.core.errors import SubmissionError, ValskaError
-from valska.external_tools.core.localqueue import (
+from valska.external_tools.core.local import supervisor
+from valska.external_tools.core.local.queue import (
     LocalJob,
     Queue,
     believed,

@@ -11,8 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from valska.external_tools.core.errors import ValskaError
-from valska.external_tools.core.jobsfile import JobEntry
-from valska.external_tools.core.localqueue import read_queue
+from valska.external_tools.core.local.queue import read_queue
 from valska.external_tools.core.records import Records
 from valska.external_tools.core.run_directory import Bundle
 from valska.external_tools.core.scheduler import (
@@ -23,6 +22,7 @@ from valska.external_tools.core.scheduler import (
     parse_utc,
     scheduler_named,
 )
+from valska.external_tools.core.submission.jobsfile import JobEntry
 
 SETTLE_S = 60.0
 """Age of an intent after which a scheduler's "no such job" is believed."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from valska.external_tools.core.errors import PrerequisiteError, ValskaError, VerificationError
-from valska.external_tools.core.image_record import ImageRecord, read_record
+from valska.external_tools.core.images.record import ImageRecord, read_record
 from valska.external_tools.core.utils import load_json, sha256_file, write_atomic
 
 _FULL_DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -72,7 +72,7 @@ class ImageStore:
         PrerequisiteError
             If the store cannot be written.
         """
-        from valska.external_tools.core.build_environment import claim_directory
+        from valska.external_tools.core.images.environment import claim_directory
 
         try:
             self.directory.mkdir(parents=True, exist_ok=True)

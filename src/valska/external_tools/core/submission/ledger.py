@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from valska.external_tools.core.errors import ValskaError
-from valska.external_tools.core.intents import Clock
-from valska.external_tools.core.jobsfile import JobEntry, load_jobs_json, write_jobs_json
 from valska.external_tools.core.run_directory import Bundle
 from valska.external_tools.core.scheduler import JobRef, JobRequest, Scheduler
+from valska.external_tools.core.submission.intents import Clock
+from valska.external_tools.core.submission.jobsfile import JobEntry, load_jobs_json, write_jobs_json
 from valska.external_tools.core.utils import write_json_atomic
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from valska.external_tools.core import process, slurm_text
+from valska.external_tools.core import process
 from valska.external_tools.core.errors import PrerequisiteError
 from valska.external_tools.core.process import Completed, ProcessTimeoutError, Run
 from valska.external_tools.core.run_directory import Bundle
@@ -23,7 +23,8 @@ from valska.external_tools.core.scheduler import (
     SchedulerError,
     Watch,
 )
-from valska.external_tools.core.slurm_text import (
+from valska.external_tools.core.slurm import text as slurm_text
+from valska.external_tools.core.slurm.text import (
     JOBID_REGEX,
     SlurmSubmissionError,
     build_dependency_string,

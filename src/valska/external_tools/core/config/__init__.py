@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from valska.external_tools.core.config_file import find_runtime_paths, read_runtime_paths
+from valska.external_tools.core.config.file import find_runtime_paths, read_runtime_paths
 from valska.external_tools.core.directives import check_directive, rivals
 from valska.external_tools.core.errors import ConfigError
 

@@ -13,8 +13,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from valska.external_tools.core.definition import Definition
 from valska.external_tools.core.errors import PrerequisiteError, UsageError
+from valska.external_tools.core.images.definition import Definition
 from valska.external_tools.core.suggest import did_you_mean
 from valska.external_tools.core.utils import sha256_file
 

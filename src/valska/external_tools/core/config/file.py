@@ -116,7 +116,7 @@ def _user_directory(environ: Mapping[str, str], home: Path | None) -> Path:
 def _parse(path: Path) -> dict[str, Any]:
     import yaml
 
-    from valska.external_tools.core.plain_yaml import load_plain
+    from valska.external_tools.core.config.plain_yaml import load_plain
 
     try:
         data = load_plain(read_file(path))

@@ -1,0 +1,1 @@
+"""How a bundle's stages get to a scheduler once and only once: the parts behind `jobs`."""
