@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,7 +21,6 @@ from valska.cli.options import (
 from valska.cli.output import note, plain, result, result_json, table
 from valska.cli.state import state
 from valska.external_tools.core.bundling import BundledImage, BundleRequest, Draft, create, draft
-from valska.external_tools.core.conda import read_environment
 from valska.external_tools.core.config import (
     Settings,
     directive_texts,
@@ -35,10 +34,14 @@ from valska.external_tools.core.overrides import parse_override
 from valska.external_tools.core.run_directory import Bundle, check_name
 from valska.external_tools.core.runner import RunnerKind
 from valska.external_tools.core.seal import seal_of
+from valska.external_tools.core.site import Site
 from valska.external_tools.core.site_settings import site_of
 from valska.external_tools.core.staging import COPY_LIMIT_BYTES, StagingMode
 from valska.external_tools.core.templates import get_template_path, list_templates
 from valska.external_tools.core.tool import Launch, RunSpec, Tool, load_tool
+
+if TYPE_CHECKING:
+    from valska.external_tools.core.conda import CondaEnvironment
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:iB|B)?", re.IGNORECASE)
 _PATHS = {"source": "CONFIG", "output": "-o", "results_root": "--results-root"}
@@ -152,7 +155,7 @@ def _request(tool: Tool, **options: Any) -> BundleRequest:
         spec=_spec(tool, settings, **options),
         runner=runner,
         image=_image(tool, settings) if runner is RunnerKind.CONTAINER else None,
-        environment=read_environment(site.conda) if site.conda else None,
+        environment=_environment(site),
         site=site,
         output=options["output"],
         results_root=settings.results_root,
@@ -161,6 +164,14 @@ def _request(tool: Tool, **options: Any) -> BundleRequest:
         copy_limit=COPY_LIMIT_BYTES if options["copy_limit"] is None else options["copy_limit"],
         embed_image=options["embed_image"],
     )
+
+
+def _environment(site: Site) -> CondaEnvironment | None:
+    if site.conda is None:
+        return None
+    from valska.external_tools.core.conda import read_environment
+
+    return read_environment(site.conda)
 
 
 def _spec(tool: Tool, settings: Settings, **options: Any) -> RunSpec:

@@ -6,16 +6,14 @@ import glob
 import logging
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import valska
 from valska.external_tools.core import manifest as manifests
-from valska.external_tools.core.conda import CondaEnvironment
 from valska.external_tools.core.errors import PrerequisiteError, UsageError, ValskaError
 from valska.external_tools.core.jobscript import Identity, all_directives, render_script
 from valska.external_tools.core.process import Run, run
@@ -36,9 +34,13 @@ from valska.external_tools.core.staging import COPY_LIMIT_BYTES, StagingMode, st
 from valska.external_tools.core.tool import Input, RunPlan, RunSpec, Stage, Tool, read_file
 from valska.external_tools.core.utils import (
     fsync_directory,
+    random_hex,
     sha256_file,
     utc_now_iso,
 )
+
+if TYPE_CHECKING:
+    from valska.external_tools.core.conda import CondaEnvironment
 
 log = logging.getLogger(__name__)
 
@@ -190,7 +192,7 @@ def create(drafted: Draft, *, run: Run = run) -> Bundle:
         raise _taken(path)
     ensure_run_dir(path.parent, exist_ok=True)
     _warn_of_leftovers(path)
-    partial = Bundle(path.with_name(f".{path.name}.{secrets.token_hex(6)}.partial"))
+    partial = Bundle(path.with_name(f".{path.name}.{random_hex(6)}.partial"))
     try:
         ensure_run_dir(partial.path)
         _fill(partial, drafted, run)
@@ -265,7 +267,7 @@ def _fill(bundle: Bundle, drafted: Draft, run: Run) -> None:
         tool=request.tool.name,
         run_id=request.spec.run_id,
         bundle_id=_bundle_id(request, plan, inputs),
-        instance=secrets.token_hex(16),
+        instance=random_hex(16),
         valska_version=valska.__version__,
     )
     references = [entry for entry in inputs if entry.mode == StagingMode.REFERENCE]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,7 +42,7 @@ from valska.external_tools.core.submission.jobsfile import (
     write_jobs_json,
 )
 from valska.external_tools.core.submission.ledger import Ledger, now_text, update_entries
-from valska.external_tools.core.utils import write_json_atomic
+from valska.external_tools.core.utils import random_hex, write_json_atomic
 
 __all__ = [
     "Cancellation",
@@ -116,7 +115,7 @@ def submit(
     ready: Callable[[], object] | None = None,
     settle_s: float = SETTLE_S,
     clock: Clock | None = None,
-    new_token: Callable[[], str] = lambda: secrets.token_hex(4),
+    new_token: Callable[[], str] = lambda: random_hex(4),
 ) -> Submission:
     """Send stages to a scheduler, chained by their order.
 

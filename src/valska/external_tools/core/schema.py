@@ -1,9 +1,13 @@
-"""The project's JSON Schema files, and validation that collects every finding."""
+"""The project's JSON Schema files, and validation that collects every finding.
+
+jsonschema-rs answers whether a document is valid: it starts in a tenth of the time of jsonschema,
+which is only loaded to say what is wrong with one that is not.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -46,8 +50,17 @@ def _validator(name: str) -> Validator:
     return Draft202012Validator(load_schema(name))
 
 
+@cache
+def _judge(name: str) -> Callable[[Any], bool]:
+    from jsonschema_rs import validator_for
+
+    return validator_for(load_schema(name)).is_valid
+
+
 def findings(data: Any, name: str) -> list[ValidationError]:
     """Return every fault of a document, in the order of the document's paths."""
+    if _judge(name)(data):
+        return []
     return sorted(_validator(name).iter_errors(data), key=lambda error: list(map(str, error.path)))
 
 
@@ -68,6 +81,7 @@ def validate(data: Mapping[str, Any], name: str, what: str) -> None:
     SchemaError
         With every fault and its JSON path.
     """
-    found = findings(data, name)
-    if found:
-        raise SchemaError(what, [f"{error.json_path}: {error.message}" for error in found])
+    if _judge(name)(data):
+        return
+    found = [f"{error.json_path}: {error.message}" for error in findings(data, name)]
+    raise SchemaError(what, found or ["a text ends in a line break"])

@@ -6,7 +6,6 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -196,6 +195,8 @@ def _check_files(
 
     def check(path: str) -> Finding | None:
         return check_file(bundle.path / path, path, listed[path], sizes.get(path), fast)
+
+    from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return [finding for finding in pool.map(check, listed) if finding]

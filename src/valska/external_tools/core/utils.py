@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -15,6 +14,11 @@ from typing import IO, Any
 from valska.external_tools.core.errors import ValskaError
 
 CHUNK_BYTES = 1 << 20
+
+
+def random_hex(size: int) -> str:
+    """Return random bytes as hexadecimal digits, two for each byte."""
+    return os.urandom(size).hex()
 
 
 def utc_now_iso() -> str:
@@ -66,7 +70,7 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o666) -> None:
 @contextmanager
 def replacing(path: Path, mode: int = 0o666) -> Iterator[IO[bytes]]:
     """Open a temporary file beside `path`; put it in place when the block ends well."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    temporary = path.with_name(f".{path.name}.{random_hex(6)}.tmp")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     try:
         with os.fdopen(os.open(temporary, flags, mode), "wb") as file:
