@@ -33,6 +33,7 @@ test-unit: install ## Only the tests that need no service
 	$(PYTEST) -n 2 --dist loadfile tests/unit tests/cli $(ARGS)
 
 lint: install ## ruff, the import contract, shellcheck
+	@tests/cluster/shellcheck.sh
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports

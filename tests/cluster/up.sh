@@ -21,6 +21,7 @@ set_up() {
     "$DIRECTORY/apptainer.sh"
     "$DIRECTORY/user.sh"
     "$DIRECTORY/slurm.sh" all
+    "$DIRECTORY/shellcheck.sh"
     say "Apptainer, Slurm and the user valska-test are ready ($((SECONDS - begin)) s)"
 }
 
