@@ -486,11 +486,15 @@ describe_job() {
     fi
     record=records/$stage-$job_id${task:+_$task}-r$restart.json
     describe_host
-    mkdir -p records logs outputs || refuse 1 "cannot write in $bundle"
+    if [[ ! -d records || ! -d logs || ! -d outputs ]]; then
+        mkdir -p records logs outputs || refuse 1 "cannot write in $bundle"
+    fi
 }
 
 describe_host() {
-    local line cpu=unknown memory=0 gpu_list=()
+    local line system release cpu=unknown memory=0 gpu_list=()
+    read -r system </proc/sys/kernel/ostype
+    read -r release </proc/sys/kernel/osrelease
     while IFS= read -r line; do
         [[ $line == 'model name'* ]] && cpu=${line#*: } && break
     done </proc/cpuinfo
@@ -498,7 +502,7 @@ describe_host() {
         [[ $line == MemTotal: ]] && break
     done </proc/meminfo
     if [[ $gpus == yes ]] && command -v nvidia-smi >/dev/null; then mapfile -t gpu_list < <(nvidia-smi -L); fi
-    json_object name "$HOSTNAME" kernel "$(uname -sr)" cpu "$cpu"
+    json_object name "$HOSTNAME" kernel "$system $release" cpu "$cpu"
     host_json=${REPLY%\}}
     json_list "${gpu_list[@]}"
     host_json+=", \"cpus\": $(unset OMP_NUM_THREADS OMP_THREAD_LIMIT && nproc), \"memory_kib\": $memory, \"gpus\": $REPLY}"
