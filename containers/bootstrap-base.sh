@@ -110,7 +110,9 @@ main() {
         mv -T -- "$work/base.tar" "$out"
     else
         mkdir "$work/root"
-        tar -x --numeric-owner --exclude='./dev/*' -C "$work/root" -f "$work/base.tar"
+        # apt's own "partial" directories are closed to whoever builds on the base; apt makes them anew.
+        tar -x --numeric-owner --exclude='./dev/*' --exclude=./var/cache/apt/archives/partial \
+            --exclude=./var/lib/apt/lists/partial -C "$work/root" -f "$work/base.tar"
         mv -T -- "$work/root" "$out"
     fi
 }
