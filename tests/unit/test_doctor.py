@@ -5,9 +5,11 @@ import pwd
 import shlex
 import shutil
 import stat
+import tempfile
 from pathlib import Path
 
 import pytest
+from processes import run_as_nobody
 
 from valska.external_tools.core import doctor
 from valska.external_tools.core.config import Settings
@@ -203,3 +205,18 @@ def test_a_tool_without_an_image(tmp_path, monkeypatch):
     assert "valska build" in check.advice
     config.write_text("pyuvsim: {runner: host}\n")
     assert list(doctor.check_images(machine, ("pyuvsim",), config)) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_store_that_can_only_be_read_is_a_warning_and_one_that_cannot_is_missing():
+    with tempfile.TemporaryDirectory() as name:
+        store = Path(name) / "store"
+        store.mkdir()
+        Path(name).chmod(0o755)
+        for mode, status in ((0o755, Status.WARN), (0o700, Status.MISSING)):
+            store.chmod(mode)
+
+            def look(status=status):
+                assert doctor.check_store(store).status is status
+
+            assert run_as_nobody(look)

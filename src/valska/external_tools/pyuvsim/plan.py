@@ -35,9 +35,7 @@ class PyuvsimTool:
     templates_dir: Path = field(default_factory=lambda: get_templates_dir(__file__))
     stages: tuple[str, ...] = (SIMULATE,)
     directives: Mapping[str, Mapping[str, str]] = field(
-        default_factory=lambda: {
-            SIMULATE: {"time": "01:00:00", "ntasks": "1", "cpus-per-task": "1", "mem": "4G"}
-        }
+        default_factory=lambda: {SIMULATE: {"time": "01:00:00", "cpus-per-task": "1", "mem": "4G"}}
     )
 
     def discover(self, spec: RunSpec, read: Read) -> tuple[Input, ...]:
@@ -148,7 +146,7 @@ def plan_ranks(directives: Mapping[str, str]) -> int:
     if ranks == 1 and by_node > 1:
         raise UsageError(
             f"ntasks=1 contradicts {by_node} tasks by nodes and ntasks-per-node",
-            f"Ask for ntasks={by_node}, or leave ntasks out (`ntasks=`).",
+            f"Ask for ntasks={by_node}, or leave ntasks out.",
         )
     return ranks
 

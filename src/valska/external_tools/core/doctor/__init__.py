@@ -50,7 +50,7 @@ def diagnose(config: Path | None = None) -> tuple[Check, ...]:
         check_mksquashfs(machine),
         check_sbatch(machine),
         *check_slurm(machine),
-        check_place("image store", settings.images, "Set images in the configuration."),
+        check_store(settings.images),
         check_results_root(settings),
         *check_tools(tool_names()),
         *check_images(machine, tool_names(), config),
@@ -231,6 +231,15 @@ def check_place(name: str, path: Path, advice: str, free_bytes: int = FREE_BYTES
         need = f"{free_bytes >> 30} GiB are wanted."
         return Check(name, Status.WARN, text, f"Free some space: {need}")
     return Check(name, Status.OK, text)
+
+
+def check_store(path: Path) -> Check:
+    """Write into the image store; one that can only be read is good enough to run."""
+    check = check_place("image store", path, "Set images in the configuration.")
+    if check.status is Status.MISSING and os.access(path, os.R_OK | os.X_OK):
+        advice = "Its images can be used; to build one, set images in the configuration."
+        return replace(check, status=Status.WARN, advice=advice)
+    return check
 
 
 def check_results_root(settings: Settings) -> Check:
