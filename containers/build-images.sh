@@ -41,7 +41,7 @@ sys.exit(checks.get(f"image of {sys.argv[1]}") != "ok")
 build() {
     local code=0
     if is_there "$1"; then
-        echo "The image of $(basename "$1") is in the store."
+        echo "The image of $(basename "$1" .def) is in the store."
         return
     fi
     valska build "$1" 2> >(tee "$scratch/stderr" >&2) || code=$?
