@@ -31,20 +31,29 @@ DAEMONS=(munged mariadbd slurmdbd slurmctld "${NODES[@]/#/slurmd-}")
 
 # --- the configuration ---------------------------------------------------------------------------
 
-# The address the machine's own name stands for, if that is a loopback address; else 127.0.0.1.
+# The address the machine's own name stands for.
+named_address() {
+    getent ahostsv4 "$(hostname)" | awk '{ print $1; exit }' || true
+}
+
+# The same, if that is a loopback address; else 127.0.0.1.
 own_address() {
     local address
-    address="$(getent ahostsv4 "$(hostname)" | awk '{ print $1; exit }')" || true
+    address="$(named_address)"
     [[ $address == 127.* ]] || address=127.0.0.1
     echo "$address"
 }
 
-# Without this, Slurm's daemons listen on all addresses. It makes them listen on the address of the
-# machine's name, which helps only where that is a loopback address.
+# loopback_only FILE: without this Slurm's programs listen on all addresses. It makes them listen on
+# the address of the machine's name, which helps only where that is a loopback address. srun can
+# listen on 127.0.0.1 alone: slurmd answers where srun seems to come from, which is never 127.0.1.1.
 loopback_only() {
-    local address
-    address="$(getent ahostsv4 "$(hostname)" | awk '{ print $1; exit }')" || true
-    [[ $address != 127.* ]] || echo "CommunicationParameters=NoCtldInAddrAny,NoInAddrAny"
+    case "$1 $(named_address)" in
+        *" 127.0.0.1" | "slurmdbd.conf 127."*)
+            echo "CommunicationParameters=NoCtldInAddrAny,NoInAddrAny"
+            ;;
+        *" 127."*) echo "CommunicationParameters=NoCtldInAddrAny" ;;
+    esac
 }
 
 memory_mib() {
@@ -62,7 +71,7 @@ $MARKER
 ClusterName=valska
 SlurmctldHost=$host($address)
 SlurmUser=slurm
-$(loopback_only)
+$(loopback_only slurm.conf)
 AuthType=auth/munge
 # Also the time a requeued job waits before it starts again.
 AuthInfo=cred_expire=10
@@ -110,7 +119,7 @@ DbdHost=$(hostname -s)
 DbdAddr=$(own_address)
 SlurmUser=slurm
 AuthType=auth/munge
-$(loopback_only)
+$(loopback_only slurmdbd.conf)
 StorageType=accounting_storage/mysql
 StorageHost=localhost
 StorageUser=slurm
@@ -145,7 +154,7 @@ install() {
     chown slurm: "$PIDS" "$LOGS" "$STATE/slurmctld"
     chown mysql: "$STATE/database" "${DATABASE_SOCKET%/*}"
     chmod 700 "$STATE/database" "$STATE/slurmctld"
-    getent hosts "$(hostname)" >/dev/null || echo "127.0.1.1 $(hostname)" >>/etc/hosts
+    getent hosts "$(hostname)" >/dev/null || echo "127.0.0.1 $(hostname)" >>/etc/hosts
     slurm_conf | write_configuration "$CONFIGURATION/slurm.conf" root 644
     slurmdbd_conf | write_configuration "$CONFIGURATION/slurmdbd.conf" slurm 600
     [[ -s /etc/munge/munge.key ]] || step "make munge's key" runuser -u munge -- mungekey
