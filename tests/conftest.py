@@ -1,6 +1,7 @@
 """What every test shares: odd paths, and the flag that rewrites golden files."""
 
 import os
+import signal
 
 import pytest
 
@@ -11,6 +12,12 @@ def pytest_addoption(parser):
     parser.addoption(
         "--update-golden", action="store_true", help="write tests/golden anew from what is rendered"
     )
+
+
+def pytest_configure():
+    """Undo what a shell in the background does: a signal ignored here is ignored in every child."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture

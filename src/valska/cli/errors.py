@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -39,11 +41,23 @@ def guarded(run: Callable[[], Any], state: State) -> int:
     """
     try:
         code = run()
+        _flush()
+    except BrokenPipeError:
+        return GENERAL
     except click.UsageError as error:
         return _help(error) or _tell(error, state)
     except Exception as error:  # noqa: BLE001 - nothing may reach the user as a bare traceback
         return _tell(error, state)
     return code if isinstance(code, int) else 0
+
+
+def _flush() -> None:
+    """Write out what is left of stdout; if that fails, the interpreter must not try it again."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
 
 
 def _help(error: click.UsageError) -> int | None:
