@@ -39,9 +39,15 @@ def guarded(run: Callable[[], Any], state: State) -> int:
     state
         The global options, as far as they have been read when something fails.
     """
+    code = _run(run, state)
+    _settle_stdout()
+    return code
+
+
+def _run(run: Callable[[], Any], state: State) -> int:
     try:
         code = run()
-        _flush()
+        sys.stdout.flush()
     except BrokenPipeError:
         return GENERAL
     except click.UsageError as error:
@@ -51,13 +57,12 @@ def guarded(run: Callable[[], Any], state: State) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _flush() -> None:
-    """Write out what is left of stdout; if that fails, the interpreter must not try it again."""
+def _settle_stdout() -> None:
+    """Throw away what cannot be written, or the interpreter tries again and ends with 120."""
     try:
         sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise
 
 
 def _help(error: click.UsageError) -> int | None:

@@ -32,9 +32,9 @@ from valska.external_tools.core.images.environment import (
     needs_fakeroot,
     workspace,
 )
-from valska.external_tools.core.images.transcript import Progress, explain_failure, run_logged
 from valska.external_tools.core.images.record import ImageRecord
 from valska.external_tools.core.images.store import ImageStore
+from valska.external_tools.core.images.transcript import Progress, explain_failure, run_logged
 from valska.external_tools.core.process import Run, run
 from valska.external_tools.core.site import mount_spec
 from valska.external_tools.core.utils import (
