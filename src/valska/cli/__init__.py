@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 from collections.abc import MutableMapping, Sequence
@@ -80,6 +81,8 @@ class Verbs(click.Group):
         def run() -> Any:
             return super(Verbs, self).main(args, prog_name, complete_var, False, **options)
 
+        # Start-up makes many objects that stay: looking for garbage among them only takes time.
+        gc.set_threshold(100_000)
         # A terminated command tidies up as an interrupted one does.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         sys.exit(guarded(run, options["obj"]))
