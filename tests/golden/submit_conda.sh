@@ -239,7 +239,7 @@ load_site() {
     site_image=${VALSKA_IMAGE:-}
     declare -gA VALSKA_REFERENCES=()
     declare -ga VALSKA_MOUNTS=()
-    VALSKA_APPTAINER='' VALSKA_SCRATCH='' VALSKA_CONDA_SH='' VALSKA_CONDA_ENV='' VALSKA_SRUN_MPI=''
+    VALSKA_APPTAINER='' VALSKA_SCRATCH='' VALSKA_SRUN_MPI=''
     if [[ -r site.env ]]; then
         bash -n site.env || refuse 3 "site.env is not a script that bash can read"
         VALSKA_IMAGE=
