@@ -12,7 +12,7 @@ import valska
 from valska.external_tools.core.errors import UsageError, ValskaError
 from valska.external_tools.core.run_directory import Bundle
 from valska.external_tools.core.schema import SchemaError, validate
-from valska.external_tools.core.tool import Launch, Stage
+from valska.external_tools.core.tool import Launch, Resume, Stage
 from valska.external_tools.core.utils import (
     load_json,
     sha256_bytes,
@@ -305,6 +305,7 @@ def read_manifest(bundle: Bundle) -> Manifest:
 
 
 def _stage_entry(data: Mapping[str, Any]) -> StageEntry:
+    resume = data.get("resume")
     return StageEntry(
         name=data["name"],
         argv=tuple(data["argv"]),
@@ -315,6 +316,8 @@ def _stage_entry(data: Mapping[str, Any]) -> StageEntry:
         probe=tuple(data.get("probe", ())),
         launch=Launch(data["launch"]),
         gpus=data["gpus"],
+        lends=tuple(data.get("lends", ())),
+        resume=Resume(resume["pattern"], resume["option"]) if resume else None,
         directives=data["directives"],
         script=data["script"],
     )

@@ -37,9 +37,17 @@ class Bundle:
     ----------
     path
         The bundle's directory.
+    common
+        For a point of a sweep: the sweep's directory, where what all points share lies.
     """
 
     path: Path
+    common: Path | None = None
+
+    @property
+    def shared_path(self) -> Path:
+        """Where scripts, inputs, image files and ``site.env`` lie."""
+        return self.common or self.path
 
     @property
     def manifest(self) -> Path:
@@ -54,7 +62,7 @@ class Bundle:
     @property
     def readme(self) -> Path:
         """What this is, for a person; sealed."""
-        return self.path / "README.md"
+        return self.shared_path / "README.md"
 
     @property
     def config(self) -> Path:
@@ -64,12 +72,12 @@ class Bundle:
     @property
     def inputs(self) -> Path:
         """Staged inputs; sealed."""
-        return self.path / "inputs"
+        return self.shared_path / "inputs"
 
     @property
     def containers(self) -> Path:
         """Definition, lock and image record (and an embedded image); sealed."""
-        return self.path / "containers"
+        return self.shared_path / "containers"
 
     @property
     def outputs(self) -> Path:
@@ -89,7 +97,7 @@ class Bundle:
     @property
     def site_env(self) -> Path:
         """What depends on the site: image, apptainer command, set-up lines, binds."""
-        return self.path / "site.env"
+        return self.shared_path / "site.env"
 
     @property
     def jobs(self) -> Path:
@@ -103,7 +111,7 @@ class Bundle:
 
     def script(self, stage: str) -> Path:
         """Return the sbatch script of a stage."""
-        return self.path / f"submit_{stage}.sh"
+        return self.shared_path / f"submit_{stage}.sh"
 
     def archived_jobs(self, stamp: str) -> Path:
         """Return the place of an earlier submission."""

@@ -101,6 +101,14 @@ class JobRequest:
         The Slurm cluster to send it to.
     job_id
         The id that the scheduler gave out beforehand, if it does that.
+    tasks
+        Indices of a job array; empty for a single job.
+    throttle
+        How many tasks of the array may run at once.
+    after_each
+        Stages of the same chain, arrays with these indices too: each task waits for its own.
+    corresponding
+        Ids of arrays sent earlier: each task waits for theirs of the same index.
     """
 
     stage: str
@@ -113,6 +121,10 @@ class JobRequest:
     directives: Mapping[str, str] = field(default_factory=dict)
     cluster: str | None = None
     job_id: str | None = None
+    tasks: tuple[int, ...] = ()
+    throttle: int | None = None
+    after_each: tuple[str, ...] = ()
+    corresponding: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

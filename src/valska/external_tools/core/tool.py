@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib.metadata import EntryPoint, entry_points
@@ -47,6 +47,10 @@ class RunSpec:
         Per stage: sbatch long option without dashes to value, merged already.
     launch
         How MPI stages are started.
+    perturbations
+        Dotted configuration key to a fraction f: its value is multiplied by 1 + f.
+    options
+        The tool's own options, see `ToolOption`.
     """
 
     tool: str
@@ -56,6 +60,8 @@ class RunSpec:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     directives: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     launch: Launch = Launch.MPIEXEC
+    perturbations: Mapping[str, float] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +84,22 @@ class Input:
 
 
 @dataclass(frozen=True, slots=True)
+class Resume:
+    """How a stage goes on from an earlier attempt's files.
+
+    Parameters
+    ----------
+    pattern
+        Path below ``outputs/``, with patterns, of a file that only an attempt to go on from has.
+    option
+        Option added to the command; its value is the name of the directory of that file.
+    """
+
+    pattern: str
+    option: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stage:
     """One job of a run.
 
@@ -91,7 +113,8 @@ class Stage:
     after
         Stages that must have succeeded before.
     outputs
-        Files, relative to ``outputs/``, without which an exit code of 0 is a failure.
+        Files, relative to ``outputs/``, without which an exit code of 0 is a failure. A component
+        may be a pattern (``*``, ``**``); the stage then owns all below what stands before it.
     env
         Environment of the payload.
     ranks
@@ -103,6 +126,11 @@ class Stage:
         How the ranks are started.
     gpus
         Whether the payload uses GPUs.
+    lends
+        Directories below ``outputs/`` that other stages read, and that runs with the same work
+        can share.
+    resume
+        How an attempt goes on from what an earlier one left; None if it cannot.
     """
 
     name: str
@@ -114,6 +142,8 @@ class Stage:
     probe: tuple[str, ...] = ()
     launch: Launch = Launch.MPIEXEC
     gpus: bool = False
+    lends: tuple[str, ...] = ()
+    resume: Resume | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +160,20 @@ class RunPlan:
         Levels of the results tree between the tool and the run id, in order.
     section
         The tool's own section of the manifest; JSON types only.
+    shares
+        Name of a stage that lends to a key of all that determines its work: points of a sweep
+        with equal keys run it once.
+    borrowed
+        Place below ``outputs/`` to an existing directory that the run reads there instead of
+        making it; absolute.
     """
 
     stages: tuple[Stage, ...]
     configs: Mapping[str, bytes]
     taxonomy: Mapping[str, str]
     section: Mapping[str, Any] = field(default_factory=dict)
+    shares: Mapping[str, str] = field(default_factory=dict)
+    borrowed: Mapping[str, Path] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -162,6 +200,56 @@ class Tool(Protocol):
     def plan(self, spec: RunSpec, inputs: tuple[Input, ...], read: Read) -> RunPlan:
         """Turn a spec and its inputs into stages and rendered configurations."""
         ...
+
+
+@runtime_checkable
+class PlansPoints(Protocol):
+    """What a tool has, besides, if it can plan many similar runs faster than one by one."""
+
+    def plan_points(
+        self, specs: Sequence[RunSpec], read: Read
+    ) -> Iterator[tuple[tuple[Input, ...], RunPlan]]:
+        """Yield, for each spec in turn, what `Tool.discover` and `Tool.plan` would return.
+
+        The specs differ only in run id, overrides and perturbations. A fault of a spec is raised
+        when its turn comes. Equal inputs and stages should be the same objects.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ToolOption:
+    """An option of ``valska bundle`` and ``valska sweep`` that one tool has.
+
+    Parameters
+    ----------
+    name
+        Without dashes; also its key in `RunSpec.options`, with ``_`` for ``-``.
+    help
+        For ``--help``.
+    choices
+        Possible values; any text, if empty.
+    default
+        Its value if it is not given.
+    flag
+        Whether it takes no value.
+    metavar
+        What stands for its value in ``--help``.
+    """
+
+    name: str
+    help: str
+    choices: tuple[str, ...] = ()
+    default: str | None = None
+    flag: bool = False
+    metavar: str | None = None
+
+
+@runtime_checkable
+class HasOptions(Protocol):
+    """What a tool has, besides, if it adds options of its own."""
+
+    options: tuple[ToolOption, ...]
 
 
 @runtime_checkable
