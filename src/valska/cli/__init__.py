@@ -85,7 +85,10 @@ class Verbs(click.Group):
         gc.set_threshold(100_000)
         # A terminated command tidies up as an interrupted one does.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        sys.exit(guarded(run, options["obj"]))
+        code = guarded(run, options["obj"])
+        # What is left goes when the process ends: looking for garbage in it only takes time.
+        gc.freeze()
+        sys.exit(code)
 
 
 @click.group(
