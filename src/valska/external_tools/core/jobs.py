@@ -18,7 +18,6 @@ from valska.external_tools.core.scheduler import (
     OutcomeUnknownError,
     Scheduler,
     SchedulerError,
-    grace_of,
     scheduler_named,
 )
 from valska.external_tools.core.seal import require_intact, seal_of
@@ -42,6 +41,7 @@ from valska.external_tools.core.submission.jobsfile import (
     write_jobs_json,
 )
 from valska.external_tools.core.submission.ledger import Ledger, now_text, update_entries
+from valska.external_tools.core.timelimit import grace_of
 from valska.external_tools.core.utils import random_hex, write_json_atomic
 
 __all__ = [

@@ -11,7 +11,7 @@ from importlib.resources import files
 
 from valska.external_tools.core.errors import UsageError
 from valska.external_tools.core.runner import SRUN_ENVIRONMENT, RunnerKind, render_runner
-from valska.external_tools.core.scheduler import grace_of, parse_time
+from valska.external_tools.core.timelimit import grace_of, parse_time
 from valska.external_tools.core.tool import Launch, Stage
 
 GRACE_SECONDS = 60

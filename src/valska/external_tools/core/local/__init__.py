@@ -32,11 +32,10 @@ from valska.external_tools.core.scheduler import (
     JobState,
     SchedulerError,
     Watch,
-    grace_of,
-    parse_time,
     parse_utc,
     token_of,
 )
+from valska.external_tools.core.timelimit import grace_of, parse_time
 
 START_TIMEOUT_S = 60.0
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from valska.external_tools.core.errors import SubmissionError, UsageError
-from valska.external_tools.core.scheduler import JobInfo, JobRef, JobState, parse_time
+from valska.external_tools.core.scheduler import JobInfo, JobRef, JobState
+from valska.external_tools.core.timelimit import parse_time
 
 JOBID_REGEX = re.compile(r"Submitted\s+batch\s+job\s+(\d+)(?:\s+on\s+cluster\s+(\S+))?", re.I)
 SQUEUE_FORMAT = "%i|%T|%r|%M|%l|%j"

@@ -11,8 +11,9 @@ from pathlib import Path
 from valska.external_tools.core.identity import process_start
 from valska.external_tools.core.records import RecordState, StageRecord
 from valska.external_tools.core.run_directory import Bundle
-from valska.external_tools.core.scheduler import JobInfo, JobRef, JobState, grace_of, parse_time
+from valska.external_tools.core.scheduler import JobInfo, JobRef, JobState
 from valska.external_tools.core.submission.jobsfile import JobEntry
+from valska.external_tools.core.timelimit import grace_of, parse_time
 
 SLURM_SIGNAL_EARLY_S = 65
 """Slurm may send the signal before a time limit up to a minute early."""
