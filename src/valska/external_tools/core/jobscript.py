@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 
 from valska.external_tools.core.errors import UsageError
 from valska.external_tools.core.runner import SRUN_ENVIRONMENT, RunnerKind, render_runner
@@ -245,4 +245,4 @@ def _checked_argument(value: str) -> str:
 
 @cache
 def _common() -> str:
-    return files(__package__).joinpath("job.sh").read_text(encoding="utf-8")
+    return Path(__file__).with_name("job.sh").read_text(encoding="utf-8")

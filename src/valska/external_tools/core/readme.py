@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable
 from dataclasses import asdict
-from importlib.resources import files
+from pathlib import Path
 from string import Template
 
 from valska.external_tools.core.jobscript import Identity
@@ -40,7 +40,7 @@ def render_readme(
 
 
 def _template() -> Template:
-    return Template(files(__package__).joinpath("bundle_readme.md").read_text(encoding="utf-8"))
+    return Template(Path(__file__).with_name("bundle_readme.md").read_text(encoding="utf-8"))
 
 
 def _lines(lines: Iterable[str]) -> str:

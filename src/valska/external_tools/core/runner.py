@@ -6,7 +6,6 @@ import shlex
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 
 from valska.external_tools.core.run_directory import CONTAINER_ROOT
@@ -145,7 +144,7 @@ def render_runner(kind: RunnerKind, stage: Stage) -> str:
 
 @cache
 def _part(name: str) -> str:
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
 def _compose_container(stage: Stage) -> str:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from valska.external_tools.core.errors import UsageError
+from valska.external_tools.core.utils import package_directory
 
 if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError
@@ -38,7 +38,7 @@ class SchemaError(UsageError):
 @cache
 def load_schema(name: str) -> dict[str, Any]:
     """Return a schema by file name without its suffix (``manifest-1``)."""
-    text = files("valska.schemas").joinpath(f"{name}.schema.json").read_text(encoding="utf-8")
+    text = (package_directory("valska.schemas") / f"{name}.schema.json").read_text(encoding="utf-8")
     schema: dict[str, Any] = json.loads(text)
     return schema
 

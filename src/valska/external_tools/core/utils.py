@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
@@ -110,6 +111,11 @@ def load_json(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ValskaError(f"{path} does not hold a JSON object")
     return data
+
+
+def package_directory(name: str) -> Path:
+    """Return the directory of a package with data; `importlib.resources` takes longer to load."""
+    return Path(import_module(name).__path__[0])
 
 
 def sha256_file(path: Path) -> str:

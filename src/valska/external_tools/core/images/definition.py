@@ -11,13 +11,12 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
 from valska.external_tools.core.errors import UsageError
 from valska.external_tools.core.suggest import did_you_mean
 from valska.external_tools.core.tool import read_file
-from valska.external_tools.core.utils import sha256_bytes
+from valska.external_tools.core.utils import package_directory, sha256_bytes
 
 SUFFIX = ".def"
 SECTIONS = frozenset(
@@ -116,7 +115,7 @@ class Definition:
 
 def shipped_definitions() -> dict[str, Path]:
     """Return the definitions that come with valska: name without suffix to file."""
-    directory = Path(str(files("valska.containers")))
+    directory = package_directory("valska.containers")
     return {path.stem: path for path in sorted(directory.glob(f"*{SUFFIX}"))}
 
 
