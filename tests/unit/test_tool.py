@@ -3,13 +3,21 @@
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 from toy import Toy
 
 from valska.external_tools.core.errors import UsageError
-from valska.external_tools.core.tool import Tool, load_tool, read_file, tool_names
+from valska.external_tools.core.tool import (
+    BUILT_IN,
+    ENTRY_POINT_GROUP,
+    Tool,
+    load_tool,
+    read_file,
+    tool_names,
+)
 
 
 def test_built_in_tool():
@@ -19,6 +27,11 @@ def test_built_in_tool():
     assert tool.name == "pyuvsim"
     assert tool.templates_dir.is_dir()
     assert tool.stages == ("simulate",)
+
+
+def test_built_in_tools_are_registered_as_they_are_found():
+    with (Path(__file__).parents[2] / "pyproject.toml").open("rb") as file:
+        assert tomllib.load(file)["project"]["entry-points"][ENTRY_POINT_GROUP] == BUILT_IN
 
 
 def test_toy_is_a_tool():

@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from importlib.metadata import EntryPoint, entry_points
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from valska.external_tools.core.errors import UsageError, ValskaError
 from valska.external_tools.core.suggest import did_you_mean
 
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
 ENTRY_POINT_GROUP = "valska.tools"
+
+BUILT_IN = {"pyuvsim": "valska.external_tools.pyuvsim:TOOL"}
+"""valska's own entry points, which are found without looking through all that is installed."""
 
 Read = Callable[[Path], bytes]
 """Reads a file that the spec names; raises `UsageError` if it cannot."""
@@ -318,6 +324,24 @@ def load_tool(name: str) -> Tool:
     ValskaError
         If its plugin cannot be imported or is no `Tool`.
     """
+    place, load = _find(name)
+    try:
+        tool = load()
+    except Exception as error:
+        raise ValskaError(
+            f"the plugin of tool {name!r} ({place}) does not load: {error}",
+            "Reinstall or remove that plugin; other tools are not affected.",
+        ) from error
+    if not isinstance(tool, Tool):
+        raise ValskaError(f"the plugin of tool {name!r} ({place}) is no valska tool")
+    return tool
+
+
+def _find(name: str) -> tuple[str, Callable[[], Any]]:
+    """Return where a tool is, and what loads it."""
+    if name in BUILT_IN:
+        module, _, attribute = BUILT_IN[name].partition(":")
+        return BUILT_IN[name], lambda: getattr(import_module(module), attribute)
     entries = _entry_points()
     if name not in entries:
         near = did_you_mean(name, entries)
@@ -325,18 +349,10 @@ def load_tool(name: str) -> Tool:
         raise UsageError(
             f"no tool is called {name!r}", f"{near} {installed}" if near else installed
         )
-    entry = entries[name]
-    try:
-        tool = entry.load()
-    except Exception as error:
-        raise ValskaError(
-            f"the plugin of tool {name!r} ({entry.value}) does not load: {error}",
-            "Reinstall or remove that plugin; other tools are not affected.",
-        ) from error
-    if not isinstance(tool, Tool):
-        raise ValskaError(f"the plugin of tool {name!r} ({entry.value}) is no valska tool")
-    return tool
+    return entries[name].value, entries[name].load
 
 
 def _entry_points() -> dict[str, EntryPoint]:
+    from importlib.metadata import entry_points
+
     return {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}

@@ -11,7 +11,7 @@ from valska.external_tools.core import schema
 from valska.external_tools.core.directives import DirectiveError, check_directive
 from valska.external_tools.core.errors import ConfigError
 from valska.external_tools.core.suggest import did_you_mean
-from valska.external_tools.core.tool import read_file, tool_names
+from valska.external_tools.core.tool import BUILT_IN, read_file, tool_names
 
 if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError
@@ -75,7 +75,7 @@ def read_runtime_paths(path: Path, tools: Iterable[str] | None = None) -> dict[s
         With every fault and its place.
     """
     data = _parse(path)
-    known = tuple(tool_names() if tools is None else tools)
+    known = _tools(data) if tools is None else tuple(tools)
     found = list(_faults(data, known))
     if found:
         raise ConfigError(f"{path} is not valid: {'; '.join(found)}", _HINT)
@@ -83,6 +83,13 @@ def read_runtime_paths(path: Path, tools: Iterable[str] | None = None) -> dict[s
 
 
 _HINT = "Correct the file; the documentation lists every key."
+
+
+def _tools(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names that a section can have; all installed tools only where it may be one."""
+    if data.keys() <= schema.load_schema(SCHEMA)["properties"].keys() | BUILT_IN.keys():
+        return tuple(BUILT_IN)
+    return tool_names()
 
 
 def _named(path: Path, how: str) -> Path:
