@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from valska.external_tools.core.errors import UsageError
@@ -48,6 +49,12 @@ def parse_yaml(data: bytes, what: str) -> Any:
     UsageError
         If it is not YAML (with line and column), asks for a Python object, or refers to itself.
     """
+    return copy.deepcopy(_parsed(data, what))
+
+
+@lru_cache(maxsize=8)
+def _parsed(data: bytes, what: str) -> Any:
+    """Parse once what a run is discovered from and then planned from."""
     import yaml
 
     try:
