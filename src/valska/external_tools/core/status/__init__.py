@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from valska.external_tools.core.errors import ValskaError
 from valska.external_tools.core.manifest import Manifest
@@ -25,7 +26,9 @@ from valska.external_tools.core.status.judgement import (
 )
 from valska.external_tools.core.submission.jobsfile import JobEntry, load_jobs_json, read_entries
 
-__all__ = ["RunStatus", "StageState", "StageStatus", "run_status", "wait"]
+__all__ = ["RunStatus", "StageState", "StageStatus", "follow", "overall", "run_status", "wait"]
+
+Status = TypeVar("Status")
 
 _OVERALL = (
     StageState.RUNNING,
@@ -56,8 +59,7 @@ class RunStatus:
     @property
     def state(self) -> StageState:
         """The state of the whole: live if one stage is, else the worst."""
-        states = {stage.state for stage in self.stages}
-        return next((state for state in _OVERALL if state in states), StageState.NOT_SUBMITTED)
+        return overall(stage.state for stage in self.stages)
 
     @property
     def live(self) -> bool:
@@ -67,6 +69,12 @@ class RunStatus:
     def stage(self, name: str) -> StageStatus:
         """Return the status of a stage."""
         return next(stage for stage in self.stages if stage.stage == name)
+
+
+def overall(states: Iterable[StageState]) -> StageState:
+    """Return the state of a whole: live if a part of it is, else that of its worst part."""
+    found = set(states)
+    return next((state for state in _OVERALL if state in found), StageState.NOT_SUBMITTED)
 
 
 def run_status(bundle: Bundle, manifest: Manifest, scheduler: Scheduler) -> RunStatus:
@@ -96,11 +104,11 @@ def run_status(bundle: Bundle, manifest: Manifest, scheduler: Scheduler) -> RunS
     stages: list[StageStatus] = []
     for stage in manifest.stages:
         entry = entries.get(stage.name)
-        record = _record_of(stage.name, entry, records, answers)
+        record = record_of(stage.name, entry, records, answers)
         answer = answers.get(_scheduler_of(entry, record), Answer({}))
         found = judge(stage.name, entry, record, answer, stage.directives)
         if found.state is StageState.LOST and record is None:
-            found = _never_started(found, stage.after, stages)
+            found = never_started(found, stage.after, stages)
         stages.append(_with_files(bundle, found, record))
     return RunStatus(tuple(stages), tuple(dict.fromkeys(notes)))
 
@@ -134,27 +142,67 @@ def wait(
     sleep
         Waits a number of seconds.
     """
-    told: RunStatus | None = None
+
+    def wanted(status: RunStatus) -> list[StageState]:
+        chosen = (one for one in status.stages if stages is None or one.stage in stages)
+        return [one.state for one in chosen]
+
+    return follow(
+        lambda: run_status(bundle, manifest, scheduler),
+        wanted,
+        _timeless,
+        poll=poll,
+        longest_poll=longest_poll,
+        on_change=on_change,
+        sleep=sleep,
+    )
+
+
+def follow(
+    look: Callable[[], Status],
+    wanted: Callable[[Status], Iterable[StageState]],
+    gist: Callable[[Status], object],
+    *,
+    poll: float,
+    longest_poll: float,
+    on_change: Callable[[Status], None] | None,
+    sleep: Callable[[float], None],
+) -> Status:
+    """Look again and again until nothing of what is wanted waits or runs; see `wait`.
+
+    Parameters
+    ----------
+    look
+        Finds the status out.
+    wanted
+        Returns the states that are waited for.
+    gist
+        Returns what has to differ for a status to be told anew.
+    poll, longest_poll, on_change, sleep
+        See `wait`.
+    """
+    told: object = None
     pause, doubts = poll, 0
     while True:
-        status = run_status(bundle, manifest, scheduler)
-        wanted = [one for one in status.stages if stages is None or one.stage in stages]
-        doubts = doubts + 1 if any(one.state in _UNSETTLED for one in wanted) else 0
-        if _timeless(status) != told and not 0 < doubts <= _LOOKS:
-            told, pause = _timeless(status), poll
+        status = look()
+        states = frozenset(wanted(status))
+        doubts = doubts + 1 if states & _UNSETTLED else 0
+        in_doubt = 0 < doubts <= _LOOKS
+        if not in_doubt and (seen := gist(status)) != told:
+            told, pause = seen, poll
             if on_change:
                 on_change(status)
-        if not any(one.state.live for one in wanted) and not 0 < doubts <= _LOOKS:
+        if not in_doubt and not any(state.live for state in states):
             return status
         sleep(pause)
         pause = min(pause * 1.3, longest_poll)
 
 
 _LOOKS = 5
-_UNSETTLED = (StageState.UNKNOWN, StageState.LOST)
+_UNSETTLED = frozenset({StageState.UNKNOWN, StageState.LOST})
 
 
-def _timeless(status: RunStatus) -> RunStatus:
+def _timeless(status: RunStatus) -> object:
     """Return a status without what changes by the mere passing of time."""
     return replace(status, stages=tuple(replace(one, elapsed_s=None) for one in status.stages))
 
@@ -171,16 +219,32 @@ def ask(
         if record.stage not in entries and not record.ended and record.scheduler != "none":
             ref = JobRef(record.job_id, record.job_name)
             refs.setdefault(record.scheduler, {}).setdefault(record.job_id, ref)
+    return ask_each(bundle, {name: list(of.values()) for name, of in refs.items()}, scheduler)
+
+
+def ask_each(
+    bundle: Bundle, refs: Mapping[str, Sequence[JobRef]], scheduler: Scheduler
+) -> dict[str, Answer]:
+    """Ask schedulers, by name, about their jobs."""
     return {
-        name: _ask(bundle, scheduler_named(name, scheduler), list(of.values()))
-        for name, of in refs.items()
+        name: _ask(bundle, scheduler_named(name, scheduler), of) for name, of in refs.items() if of
     }
 
 
-def _never_started(
-    status: StageStatus, after: Sequence[str], before: Sequence[StageStatus]
+def never_started(
+    status: StageStatus, after: Sequence[str], before: Iterable[StageStatus]
 ) -> StageStatus:
-    """Tell a dependant that Slurm removed, and knows no more, from one that was lost."""
+    """Return a stage that was lost as never started, if one that it waited for did not succeed.
+
+    Parameters
+    ----------
+    status
+        Of the stage.
+    after
+        The stages that it waited for.
+    before
+        What became of the stages before it.
+    """
     bad = [one.stage for one in before if one.stage in after and one.state.failed]
     if not bad:
         return status
@@ -198,9 +262,10 @@ def _with_files(bundle: Bundle, status: StageStatus, record: StageRecord | None)
     )
 
 
-def _record_of(
+def record_of(
     stage: str, entry: JobEntry | None, records: Records, answers: Mapping[str, Answer]
 ) -> StageRecord | None:
+    """Return the newest record of a stage's job; without one, of what runs, or ran, by hand."""
     if entry is not None:
         return records.latest(stage, entry.job_id) if entry.job_id else None
     running = [record for record in records.of(stage) if not record.ended]
