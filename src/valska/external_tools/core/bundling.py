@@ -301,6 +301,8 @@ def _fill(bundle: Bundle, drafted: Draft, run: Run) -> None:
                 "source": request.spec.source.name,
                 "taxonomy": dict(plan.taxonomy),
                 "overrides": dict(request.spec.overrides),
+                "perturbations": dict(request.spec.perturbations),
+                "options": dict(request.spec.options),
             },
             "stages": [_stage_json(request, bundle, stage) for stage in plan.stages],
             "runner": request.runner.value,

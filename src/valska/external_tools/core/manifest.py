@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,11 @@ from valska.external_tools.core.utils import (
     write_json_atomic,
 )
 
+COMMON = "common.json"
+"""In a sweep's directory: what the manifests of all its points share."""
 SCHEMA = "manifest-1"
 SCHEMA_VERSION = "1.0"
+POINT_SCHEMA = "point-1"
 BASE_FIELDS = ("tool", "created_utc", "valska_version", "run_id", "run_dir", "results_root")
 
 
@@ -81,7 +84,10 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest(ManifestBase):
-    """A whole manifest of a bundle, read and checked."""
+    """A whole manifest of a bundle, or of a point of a sweep, read and checked.
+
+    `shared` names, for a point, the stages that shared work does for it, with its label.
+    """
 
     schema_version: str
     bundle_id: str
@@ -96,6 +102,7 @@ class Manifest(ManifestBase):
     git: Mapping[str, Any] | None
     parent: str | None
     section: Mapping[str, Any]
+    shared: Mapping[str, str] = field(default_factory=dict)
 
     def stage(self, name: str) -> StageEntry:
         """Return a stage by name.
@@ -147,23 +154,86 @@ def bundle_id(
     UsageError
         If a name or an argument is not UTF-8.
     """
-    import rfc8785
+    digests = {name: sha256_bytes(data) for name, data in configs.items()}
+    return sha256_bytes(_canonical(_science(tool, digests, stages, inputs, software)))
 
-    science: dict[str, Any] = {
+
+def _science(
+    tool: str,
+    digests: Mapping[str, str],
+    stages: tuple[Stage, ...],
+    inputs: Mapping[str, str],
+    software: str | None,
+) -> dict[str, Any]:
+    return {
         "tool": tool,
-        "configs": {name: sha256_bytes(data) for name, data in configs.items()},
+        "configs": dict(digests),
         "stages": {
             stage.name: {"argv": list(stage.argv), "ranks": stage.ranks} for stage in stages
         },
         "inputs": dict(inputs),
         "software": software,
     }
+
+
+def _canonical(value: Any) -> bytes:
+    import rfc8785
+
     try:
-        return sha256_bytes(rfc8785.dumps(science))
+        return rfc8785.dumps(value)
     except rfc8785.CanonicalizationError as error:
         raise UsageError(
             f"a command or a name in this run cannot be written down: {error}", "Use UTF-8 only."
         ) from error
+
+
+class Science:
+    """What determines the science of many runs that differ in their configurations only.
+
+    Parameters
+    ----------
+    tool, stages, inputs, software
+        See `bundle_id`.
+
+    Raises
+    ------
+    UsageError
+        If a name or an argument is not UTF-8.
+    """
+
+    __slots__ = ("_head", "_tail", "_templates")
+
+    def __init__(
+        self,
+        tool: str,
+        stages: tuple[Stage, ...],
+        inputs: Mapping[str, str],
+        software: str | None,
+    ) -> None:
+        science = _science(tool, {}, stages, inputs, software)
+        configs = b'{"configs":{'
+        whole = _canonical(science)
+        # Its members are sorted by name, and none comes before this one.
+        assert whole.startswith(configs + b"}")  # noqa: S101
+        self._head, self._tail = configs, whole[len(configs) :]
+        self._templates: dict[tuple[str, ...], tuple[tuple[str, bytes], ...]] = {}
+
+    def bundle_id(self, digests: Mapping[str, str]) -> str:
+        """Return the bundle id of the run with these configurations, as `bundle_id` does.
+
+        Parameters
+        ----------
+        digests
+            Name below ``config/`` to SHA-256.
+        """
+        names = tuple(digests)
+        template = self._templates.get(names)
+        if template is None:
+            order = sorted(names, key=lambda name: name.encode("utf-16-be", "surrogatepass"))
+            template = tuple((name, _canonical(name) + b':"') for name in order)
+            self._templates[names] = template
+        members = b",".join([key + digests[name].encode() + b'"' for name, key in template])
+        return sha256_bytes(self._head + members + self._tail)
 
 
 def write_manifest(
@@ -232,17 +302,88 @@ def load_manifest(run_dir: Path) -> dict[str, Any]:
     ManifestError
         If it cannot be read or is not valid.
     """
+    manifest = _load_own(run_dir)
+    validate_manifest(manifest)
+    return manifest
+
+
+def load_point(run_dir: Path, sweep: Path) -> dict[str, Any]:
+    """Read and check the manifest of a point of a sweep, whole: with what all points share.
+
+    Raises
+    ------
+    MissingManifestError, ManifestError
+        See `load_manifest`.
+    """
+    point = _load_own(run_dir)
+    _check_version(point)
+    _check(point, POINT_SCHEMA)
+    manifest = merge_point(_load(sweep / COMMON), point)
+    validate_manifest(manifest)
+    return manifest
+
+
+def _load_own(run_dir: Path) -> dict[str, Any]:
     path = Bundle(run_dir).manifest
     if not path.is_file():
         raise MissingManifestError(
             f"no manifest in {run_dir}", "Name the directory that `valska bundle` made."
         )
+    return _load(path)
+
+
+def merge_point(common: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the whole manifest of a point, from what all points share and what it has alone.
+
+    Files that all share are named as in a bundle, though they lie in the sweep's directory. Of
+    the shared inputs only those are in it that the point reads.
+    """
+    used = point["inputs"]
+    inputs = [entry for entry in common["inputs"] if used.get(entry["name"]) == entry["path"]]
+    spare = {entry["path"] for entry in common["inputs"]} - set(used.values())
+    files = [entry for entry in common["files"] if entry["path"] not in spare]
+    spec = common["spec"]
+    stage = point.get("stage")
+    own = {name: point[name] for name in ("run_id", "bundle_id", "shared")}
+    return {
+        **common,
+        **own,
+        "run_dir": _place_in(common["run_dir"], "points" if stage is None else "shared", point),
+        "spec": {
+            **spec,
+            "overrides": {**spec["overrides"], **point["values"]},
+            "perturbations": {**spec.get("perturbations", {}), **point["perturbations"]},
+        },
+        "stages": [s for s in common["stages"] if stage in (None, s["name"])],
+        "inputs": inputs,
+        "files": sorted([*point["files"], *files], key=lambda entry: str(entry["path"])),
+        common["tool"]: point.get(common["tool"], {}),
+    }
+
+
+def _place_in(run_dir: str, folder: str, point: Mapping[str, Any]) -> str:
+    return os.path.join(run_dir, folder, point["label"])  # noqa: PTH118 - of another machine
+
+
+def common_manifest(sweep: Path) -> Manifest:
+    """Return what all points of a sweep share, with its own id as the run id and no bundle id.
+
+    Raises
+    ------
+    ManifestError
+        If it cannot be read or is not valid.
+    """
+    data = _load(sweep / COMMON)
+    data = {"run_id": data.get("sweep_id"), **data, "bundle_id": "0" * 64}
+    validate_manifest(data)
+    return _typed({**data, "bundle_id": ""})
+
+
+def _load(path: Path) -> dict[str, Any]:
     try:
-        manifest = load_json(path)
+        return load_json(path)
     except ValskaError as error:
         raise ManifestError(error.message, "Restore the bundle from its origin.") from error
-    validate_manifest(manifest)
-    return manifest
 
 
 def validate_manifest(manifest: Mapping[str, Any]) -> None:
@@ -255,6 +396,11 @@ def validate_manifest(manifest: Mapping[str, Any]) -> None:
     ManifestError
         With every fault; or if its major version is another.
     """
+    _check_version(manifest)
+    _check(manifest, SCHEMA)
+
+
+def _check_version(manifest: Mapping[str, Any]) -> None:
     writer = manifest.get("valska_version", "an unknown version")
     version = str(manifest.get("schema_version", SCHEMA_VERSION))
     if version.partition(".")[0] != SCHEMA_VERSION.partition(".")[0]:
@@ -263,23 +409,34 @@ def validate_manifest(manifest: Mapping[str, Any]) -> None:
             f"valska {valska.__version__} reads version {SCHEMA_VERSION}",
             f"Use valska {writer}, or make the bundle again.",
         )
+
+
+def _check(manifest: Mapping[str, Any], schema: str) -> None:
+    writer = manifest.get("valska_version", "an unknown version")
     try:
-        validate(manifest, SCHEMA, f"the manifest (written by valska {writer})")
+        validate(manifest, schema, f"the manifest (written by valska {writer})")
     except SchemaError as error:
         raise ManifestError(error.message, "Restore it from its origin.") from error
 
 
 def read_manifest(bundle: Bundle) -> Manifest:
-    """Read the manifest of a bundle into its types.
+    """Read the manifest of a bundle, or of a point of a sweep, into its types.
 
     Raises
     ------
     ManifestError
         See `load_manifest`; or if it is not a bundle's manifest.
     """
-    data = load_manifest(bundle.path)
+    if bundle.common is None:
+        data = load_manifest(bundle.path)
+    else:
+        data = load_point(bundle.path, bundle.common)
     if "bundle_id" not in data:
         raise ManifestError(f"the manifest in {bundle.path} is not that of a bundle")
+    return _typed(data)
+
+
+def _typed(data: Mapping[str, Any]) -> Manifest:
     known = {
         "schema_version": data["schema_version"],
         **{name: data[name] for name in BASE_FIELDS},
@@ -301,6 +458,7 @@ def read_manifest(bundle: Bundle) -> Manifest:
             for entry in data["files"]
         ),
         section=data.get(data["tool"], {}),
+        shared=data.get("shared", {}),
     )
 
 

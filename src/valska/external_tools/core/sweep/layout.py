@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from valska.external_tools.core.manifest import COMMON
 from valska.external_tools.core.run_directory import Bundle, RunDirectoryError
 
 SWEEPS = "_sweeps"
@@ -31,7 +32,7 @@ class Sweep:
     @property
     def common(self) -> Path:
         """What the manifests of all points have in common; sealed."""
-        return self.path / "common.json"
+        return self.path / COMMON
 
     @property
     def bundle(self) -> Bundle:
