@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -43,9 +45,166 @@ def parse_override(text: str) -> tuple[str, Any]:
         If there is no equals sign or no key, or the value is no YAML.
     """
     key, equals, value = text.partition("=")
-    if not equals or not all(key.strip().split(".")):
+    if not equals or not is_key(key):
         raise OverrideError(f"{text!r} is no override", "Write key=value, as in freq.Nfreqs=4.")
-    return key.strip(), _typed(key, value)
+    return key.strip(), parse_value(key.strip(), value)
+
+
+def is_key(text: str) -> bool:
+    """Return whether a text is a dotted key."""
+    return all(text.strip().split("."))
+
+
+def parse_value(what: str, text: str) -> Any:
+    """Read a value as YAML, so that it has a type.
+
+    Parameters
+    ----------
+    what
+        What it is the value of, for the message.
+    text
+        The value; None comes out for an empty one.
+
+    Raises
+    ------
+    OverrideError
+        If it is no YAML.
+    """
+    import yaml
+
+    try:
+        return yaml.load(text, Loader=_loader())  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise OverrideError(
+            f"the value of {what} is no YAML: {text!r}", "Put text with : or # in it into quotes."
+        ) from error
+
+
+def parse_perturbation(text: str) -> tuple[str, float]:
+    """Read ``key=fraction``.
+
+    Raises
+    ------
+    OverrideError
+        If it is of another form, or the fraction is no finite number.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not is_key(key):
+        raise OverrideError(f"{text!r} is no perturbation", "Write key=fraction, as fwhm_deg=0.05.")
+    return key.strip(), parse_fraction(key.strip(), value)
+
+
+def parse_fraction(key: str, text: str) -> float:
+    """Read the fraction by which a key's value is changed.
+
+    Raises
+    ------
+    OverrideError
+        If it is no finite number.
+    """
+    value = parse_value(key, text)
+    if not is_number(value):
+        raise OverrideError(
+            f"the perturbation of {key} is no number: {text.strip()!r}",
+            "Write a fraction: 0.05 makes the value 5 % larger.",
+        )
+    return float(value) + 0.0
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a value is a finite number."""
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def check_distinct(overrides: Mapping[str, Any], perturbations: Mapping[str, float]) -> None:
+    """Refuse to set and to perturb the same key.
+
+    Raises
+    ------
+    OverrideError
+        Naming the keys.
+    """
+    both = sorted(overrides.keys() & perturbations.keys())
+    if both:
+        raise OverrideError(
+            f"{', '.join(both)} cannot be both set and perturbed",
+            "Set it in the configuration, or keep one of the two.",
+        )
+
+
+def perturbed(value: Any, fraction: float, key: str) -> int | float:
+    """Return a value times 1 + fraction, correctly rounded; for 0 the value as it is.
+
+    Parameters
+    ----------
+    value
+        What the configuration has.
+    fraction
+        For example -0.05.
+    key
+        Its key, for the message.
+
+    Raises
+    ------
+    OverrideError
+        If the value is no finite number, or becomes too large for one.
+    """
+    if not is_number(value):
+        hint = "A text that looks like a number is text: write 1.0e8, not '1e8'."
+        raise OverrideError(
+            f"{key} cannot be perturbed: its value {value!r} is no number",
+            hint if isinstance(value, str) else "Only a key with a number can be perturbed.",
+        )
+    if fraction == 0:
+        return value  # type: ignore[no-any-return]
+    changed = float(Decimal(repr(value)) * (1 + Decimal(repr(fraction))))
+    if not math.isfinite(changed):
+        raise OverrideError(f"{key} cannot be perturbed by {fraction!r}: it becomes too large")
+    return changed
+
+
+def apply_perturbations(
+    document: Mapping[Any, Any], perturbations: Mapping[str, float]
+) -> dict[Any, Any]:
+    """Return a copy of a document with some numbers multiplied by 1 + fraction.
+
+    Parameters
+    ----------
+    document
+        The configuration; stays as it is.
+    perturbations
+        Dotted key to fraction.
+
+    Raises
+    ------
+    OverrideError
+        If a key is absent, or its value is no number.
+    """
+    changes = {
+        key: perturbed(value_at(document, key), fraction, key)
+        for key, fraction in perturbations.items()
+    }
+    return apply_overrides(document, changes) if changes else dict(document)
+
+
+def value_at(document: Mapping[Any, Any], key: str) -> Any:
+    """Return the value at a dotted key.
+
+    Raises
+    ------
+    OverrideError
+        If the document does not have it, with what was probably meant.
+    """
+    node: Any = document
+    try:
+        for part in key.split("."):
+            node = node[_position(node, part)]
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise OverrideError(
+            f"the configuration has no key {key!r}",
+            did_you_mean(key, _paths(document)) or "Write the key with its section, section.key.",
+        ) from error
+    return node
 
 
 def apply_overrides(
@@ -78,17 +237,6 @@ def apply_overrides(
             )
         result = _replaced(result, key.split("."), value, key)
     return dict(result) if type(document) is dict else result  # type: ignore[return-value]
-
-
-def _typed(key: str, value: str) -> Any:
-    import yaml
-
-    try:
-        return yaml.load(value, Loader=_loader())  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, ValueError) as error:
-        raise OverrideError(
-            f"the value of {key} is no YAML: {value!r}", "Put text with : or # in it into quotes."
-        ) from error
 
 
 @cache
