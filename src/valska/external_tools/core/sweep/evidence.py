@@ -1,0 +1,284 @@
+"""All that is known of a sweep's units at one moment, and the judgement over it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from valska.external_tools.core.records import (
+    RecordError,
+    Records,
+    RecordState,
+    StageRecord,
+    UnreadableRecord,
+    read_record,
+    read_records,
+)
+from valska.external_tools.core.run_directory import Bundle
+from valska.external_tools.core.scheduler import JobInfo, JobRef, JobState, Scheduler
+from valska.external_tools.core.status import (
+    StageState,
+    StageStatus,
+    ask_each,
+    never_started,
+    record_of,
+)
+from valska.external_tools.core.status.judgement import Answer, judge
+from valska.external_tools.core.sweep.document import PointEntry
+from valska.external_tools.core.sweep.jobsfile import ArrayEntry, load_sweep_jobs, read_arrays
+from valska.external_tools.core.sweep.layout import Sweep
+from valska.external_tools.core.sweep.tasks import StageTasks, current_tasks, entry_of
+from valska.external_tools.core.sweep.traces import (
+    RECORDS,
+    Traces,
+    has_stage,
+    newest_of_job,
+    read_traces,
+    state_in,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StageFacts:
+    """What has to be known of a stage to judge it.
+
+    Parameters
+    ----------
+    name, after, directives
+        See `StageEntry`.
+    untouched
+        The status of a unit whose stage was never started.
+    """
+
+    name: str
+    after: tuple[str, ...]
+    directives: Mapping[str, str]
+    untouched: StageStatus
+
+
+def gather(
+    sweep: Sweep, scheduler: Scheduler, units: Mapping[str, tuple[str, ...]], thorough: bool
+) -> Evidence:
+    """Ask the schedulers, then look at the units' records.
+
+    In this order, since a job writes its record before its scheduler sees its end.
+
+    Parameters
+    ----------
+    sweep, scheduler
+        See `sweep_status`.
+    units
+        Place of each unit to the stages that run there.
+    thorough
+        Whether every record is read.
+    """
+    tasks = current_tasks(sweep, read_arrays(load_sweep_jobs(sweep)))
+    answers = ask_each(sweep.bundle, _refs(units, tasks), scheduler)
+    traces = read_traces(sweep, list(units))
+    by_hand = _refs_by_hand(sweep, units, tasks, traces)
+    for name, answer in ask_each(sweep.bundle, by_hand, scheduler).items():
+        before = answers.get(name, Answer({}))
+        answers[name] = Answer({**before.jobs, **answer.jobs}, before.error or answer.error)
+    jobs = {job: info for answer in answers.values() for job, info in answer.jobs.items()}
+    notes = [answer.error for answer in answers.values() if answer.error]
+    return Evidence(sweep, tasks, answers, jobs, traces, thorough, notes)
+
+
+def _refs(
+    units: Mapping[str, tuple[str, ...]], tasks: Mapping[str, StageTasks]
+) -> dict[str, list[JobRef]]:
+    """Return the arrays that some unit's current job is a task of."""
+    arrays = {
+        array.job_id: array
+        for of_stage in tasks.values()
+        for place, (array, _) in of_stage.current.items()
+        if place in units
+    }
+    refs: dict[str, list[JobRef]] = {}
+    for job, array in arrays.items():
+        if job is not None:
+            refs.setdefault(array.scheduler, []).append(JobRef(job, array.name, array.cluster))
+    return refs
+
+
+def _refs_by_hand(
+    sweep: Sweep,
+    units: Mapping[str, tuple[str, ...]],
+    tasks: Mapping[str, StageTasks],
+    traces: Traces,
+) -> dict[str, list[JobRef]]:
+    """Return the jobs that somebody sent by hand and whose records say that they run."""
+    refs: dict[str, list[JobRef]] = {}
+    for place, names in traces.items():
+        sent = {stage for stage in units[place] if place in _tasks(tasks, stage).current}
+        if any(has_stage(names, stage) for stage in units[place] if stage not in sent):
+            for record in _records(sweep.unit(place)).records:
+                if record.stage not in sent and not record.ended and record.scheduler != "none":
+                    ref = JobRef(record.job_id, record.job_name)
+                    refs.setdefault(record.scheduler, []).append(ref)
+    return refs
+
+
+def _tasks(tasks: Mapping[str, StageTasks], stage: str) -> StageTasks:
+    return tasks.get(stage) or StageTasks()
+
+
+def _records(unit: Bundle) -> Records:
+    """Return a unit's records, each with the id of its task for that of the whole array."""
+    found = read_records(unit)
+    return replace(found, records=tuple(map(_of_task, found.records)))
+
+
+def _of_task(record: StageRecord) -> StageRecord:
+    return replace(record, job_id=f"{record.job_id}_{record.task}") if record.task else record
+
+
+@dataclass(slots=True)
+class Evidence:
+    """All that is known at one moment, and the judgement over it."""
+
+    sweep: Sweep
+    tasks: Mapping[str, StageTasks]
+    answers: Mapping[str, Answer]
+    jobs: Mapping[str, JobInfo]
+    traces: Traces
+    thorough: bool
+    notes: list[str]
+
+    def point(
+        self, point: PointEntry, stages: Iterable[StageFacts], shared: Mapping[str, StageStatus]
+    ) -> dict[str, StageStatus]:
+        """Judge a point's stages; the work that it shares has been judged."""
+        row: dict[str, StageStatus] = {}
+        place = point.place
+        for stage in stages:
+            lent = point.shared.get(stage.name)
+            row[stage.name] = shared[lent] if lent else self.stage(place, stage, row)
+        return row
+
+    def stage(
+        self, place: str, stage: StageFacts, before: Mapping[str, StageStatus]
+    ) -> StageStatus:
+        """Judge a stage of a unit, from what became of the stages before it."""
+        tasks = self.tasks.get(stage.name)
+        task = tasks.current.get(place) if tasks else None
+        names = self.traces.get(place, ())
+        if tasks is None or task is None:
+            return self._by_hand(place, stage) if has_stage(names, stage.name) else stage.untouched
+        if not self.thorough and (quick := self._quick(place, names, tasks, *task)):
+            return quick
+        return self._slow(place, names, stage, before, tasks, *task)
+
+    def _quick(
+        self, place: str, names: Sequence[str], tasks: StageTasks, array: ArrayEntry, index: int
+    ) -> StageStatus | None:
+        """Judge without reading a record, where that is enough."""
+        job = f"{array.job_id}_{index}"
+        info = self._info(array, job)
+        if info is not None and info.state.live:
+            state = _LIVE.get(info.state, StageState.RUNNING)
+            return _plain(array, job, tasks.attempts[place], info, state)
+        if info is not None and info.state not in _RECORD_SAYS:
+            return None
+        name = newest_of_job(names, array.stage, job)
+        if name is None:
+            return None
+        explained = info is not None and info.state is JobState.COMPLETED
+        if not explained and state_in(self.sweep, place, name) is not RecordState.COMPLETED:
+            return None
+        record = f"{place}/{RECORDS}/{name}"
+        return _plain(
+            array, job, tasks.attempts[place], info, StageState.COMPLETED, record, exit_code=0
+        )
+
+    def _slow(
+        self,
+        place: str,
+        names: Sequence[str],
+        stage: StageFacts,
+        before: Mapping[str, StageStatus],
+        tasks: StageTasks,
+        array: ArrayEntry,
+        index: int,
+    ) -> StageStatus:
+        """Judge with the record of the unit's current job."""
+        job = f"{array.job_id}_{index}"
+        record = self._read(place, newest_of_job(names, stage.name, job))
+        info = self._info(array, job)
+        silence = self.answers.get(array.scheduler, Answer({})).error
+        answer = Answer({job: info} if info else {}, silence)
+        entry = entry_of(array, index, tasks.attempts[place])
+        found = judge(stage.name, entry, record, answer, stage.directives)
+        if found.state is StageState.LOST and record is None:
+            found = never_started(found, stage.after, before.values())
+        own, common = self.sweep.unit(place).logs, self.sweep.bundle.logs
+        logs = (own / f"{stage.name}-{job}.log", common / f"{array.name}-{array.job_id}.log")
+        return self._with_files(found, place, record, logs)
+
+    def _by_hand(self, place: str, stage: StageFacts) -> StageStatus:
+        """Judge what somebody started without valska."""
+        unit = self.sweep.unit(place)
+        records = _records(unit)
+        self._note(place, records.unreadable)
+        record = record_of(stage.name, None, records, self.answers)
+        answer = self.answers.get(record.scheduler if record else "", Answer({}))
+        found = judge(stage.name, None, record, answer, stage.directives)
+        logs = (unit.logs / f"{stage.name}-{found.job_id}.log",)
+        return self._with_files(found, place, record, logs)
+
+    def _info(self, array: ArrayEntry, job: str) -> JobInfo | None:
+        return self.jobs.get(job) or self.jobs.get(array.job_id or "")
+
+    def _read(self, place: str, name: str | None) -> StageRecord | None:
+        if name is None:
+            return None
+        try:
+            return read_record(self.sweep.unit(place).records / name)
+        except RecordError as error:
+            self._note(place, [UnreadableRecord(name, error.message)])
+            return None
+
+    def _note(self, place: str, unreadable: Iterable[UnreadableRecord]) -> None:
+        self.notes += [f"unreadable record in {place}: {bad.reason}" for bad in unreadable]
+
+    def _with_files(
+        self, status: StageStatus, place: str, record: StageRecord | None, logs: Iterable[Path]
+    ) -> StageStatus:
+        log = next((log for log in logs if log.is_file()), None)
+        return replace(
+            status,
+            log=os.fspath(log.relative_to(self.sweep.path)) if log else None,
+            record=f"{place}/{RECORDS}/{record.path}" if record else None,
+        )
+
+
+_LIVE = {JobState.PENDING: StageState.PENDING}
+_RECORD_SAYS = (JobState.COMPLETED, JobState.LOST, JobState.UNKNOWN)
+
+
+def _plain(
+    array: ArrayEntry,
+    job: str,
+    attempt: int,
+    info: JobInfo | None,
+    state: StageState,
+    record: str | None = None,
+    exit_code: int | None = None,
+) -> StageStatus:
+    return StageStatus(
+        stage=array.stage,
+        state=state,
+        job_id=job,
+        job_name=array.name,
+        attempt=attempt,
+        reason=info.reason if info and state.live else None,
+        elapsed_s=info.elapsed_s if info else None,
+        exit_code=exit_code,
+        record=record,
+        scheduler=array.scheduler,
+        cluster=array.cluster,
+        dependency=array.dependency,
+        may_run=state.live,
+    )
