@@ -21,14 +21,17 @@ readonly ranks=4
 readonly probe=(python3 -c 'print(4)')
 readonly declared=(out.txt)
 readonly owned=(.)
-readonly references=()
+readonly directories=()
+readonly resume_by=()
 readonly gpus=no
+readonly stage=simulate
+readonly script=submit_simulate.sh
+readonly references=()
+readonly borrowed=()
 readonly patience=45
 readonly image_sha256=
 readonly environment_sha256=
 readonly runner=conda
-readonly stage=simulate
-readonly script=submit_simulate.sh
 readonly bundle_id=abababababababababababababababababababababababababababababababab
 readonly instance=cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd
 readonly valska_version=1.2.3
@@ -36,7 +39,7 @@ readonly valska_version=1.2.3
 # compose [ARGV...]: the command, from the outside in. ARGV stands in for the payload.
 compose() {
     local argv=("$@")
-    (($#)) || argv=("${payload[@]}")
+    (($#)) || argv=("${payload[@]}" "${going_on[@]}")
     argv=(mpiexec -n "$ranks" "${argv[@]}")
     command=(env "${environment[@]}" "${argv[@]}")
 }
@@ -84,21 +87,29 @@ prepare_runner() {
     working_directory=$bundle/outputs
 }
 
-# Referenced inputs cannot be mounted over their placeholders here, so the run sees a view in scratch.
+# What lies elsewhere cannot be mounted at its place here, so the run sees a view in scratch.
 make_view() {
     local i path view=$scratch/view
-    ((${#references[@]})) || return 0
-    if ! { mkdir -p -- "$view/outputs" && cp -R -- config "$view/" && cp -Rs -- "$bundle/inputs" "$view/"; }; then
+    if [[ $common == "$bundle" ]] && ((${#references[@]} + ${#loans[@]} == 0)); then return; fi
+    if ! { mkdir -p -- "$view/outputs" && cp -R -- config "$view/" && cp -Rs -- "$common/inputs" "$view/"; }; then
         refuse 1 "no room in $scratch"
     fi
+    # Large or lasting outputs go to their place at once.
+    for path in "${directories[@]}"; do mkdir -p -- "outputs/$path"; done
     shopt -s nullglob dotglob
-    for path in outputs/*; do ln -s -- "$bundle/$path" "$view/$path"; done
+    for path in outputs/*; do link_in_view "$path" "$bundle/$path"; done
     shopt -u nullglob dotglob
     for ((i = 0; i < ${#references[@]}; i += 2)); do
         path=${references[i]}
-        ln -sf -- "${VALSKA_REFERENCES[$path]:-}" "$view/$path"
+        link_in_view "$path" "${VALSKA_REFERENCES[$path]:-}"
     done
+    for ((i = 0; i < ${#loans[@]}; i += 2)); do link_in_view "${loans[i]}" "${loans[i + 1]}"; done
     working_directory=$view/outputs
+}
+
+link_in_view() {
+    ln -sfn -- "$2" "$scratch/view/$1"
+    in_view[$1]=$2
 }
 
 return_outputs() {
@@ -106,11 +117,43 @@ return_outputs() {
     [[ $working_directory == "$scratch"/* ]] || return 0
     shopt -s nullglob dotglob
     for path in "$working_directory"/*; do
-        [[ -L $path && $(readlink -- "$path") == "$bundle/outputs/"* ]] && continue
+        [[ -L $path && $(readlink -- "$path") == "${in_view[outputs/${path##*/}]:-}" ]] && continue
         mv -- "$path" outputs/ && continue
         say "outputs that cannot be moved into the bundle stay in $working_directory"
         scratch='' exit_code=$((exit_code ? exit_code : 1))
     done
     shopt -u nullglob dotglob
 }
+
+declare -A in_view=()
+
+
+# --- A bundle: all that the run needs is in one directory ----------------------------------------
+
+usage() {
+    printf 'Usage: sbatch %s [SEAL] [--resume], or bash %s [SEAL] [--resume], in the bundle it belongs to.\n' \
+        "$script" "$script"
+    printf '  SEAL      run only if the bundle has this seal (sha256sum SHA256SUMS)\n'
+    usage_of_options
+}
+
+take_words() {
+    (($# <= 1)) && [[ ${1:-} =~ ^([0-9a-f]{64})?$ ]] || return 1
+    expected_seal=${1:-}
+}
+
+enter_run() {
+    bundle=$common
+}
+
+open_log() { :; }
+
+check_sealed() {
+    check_files_of "$bundle"
+}
+
+find_shared() { :; }
+
+check_shared() { :; }
+
 

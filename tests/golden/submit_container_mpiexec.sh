@@ -21,14 +21,17 @@ readonly ranks=4
 readonly probe=(python3 -c 'print(4)')
 readonly declared=(out.txt)
 readonly owned=(.)
-readonly references=()
+readonly directories=()
+readonly resume_by=()
 readonly gpus=no
+readonly stage=simulate
+readonly script=submit_simulate.sh
+readonly references=()
+readonly borrowed=()
 readonly patience=45
 readonly image_sha256=efefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefef
 readonly environment_sha256=
 readonly runner=container
-readonly stage=simulate
-readonly script=submit_simulate.sh
 readonly bundle_id=abababababababababababababababababababababababababababababababab
 readonly instance=cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd
 readonly valska_version=1.2.3
@@ -36,7 +39,7 @@ readonly valska_version=1.2.3
 # compose [ARGV...]: the command, from the outside in. ARGV stands in for the payload.
 compose() {
     local argv=("$@") variables=("${environment[@]/#/APPTAINERENV_}") name source i
-    (($#)) || argv=("${payload[@]}")
+    (($#)) || argv=("${payload[@]}" "${going_on[@]}")
     argv=(mpiexec -n "$ranks" "${argv[@]}")
     for name in CUDA_VISIBLE_DEVICES SLURM_JOB_ID SLURM_ARRAY_TASK_ID; do
         if [[ -n ${!name:-} ]]; then variables+=("APPTAINERENV_$name=${!name}"); fi
@@ -57,6 +60,9 @@ compose() {
         name=${references[i]}
         source=${VALSKA_REFERENCES[$name]:-}
         command+=(--mount "$(mount_of "$source" "/bundle/$name" ro)")
+    done
+    for ((i = 0; i < ${#loans[@]}; i += 2)); do
+        command+=(--mount "$(mount_of "${loans[i + 1]}" "/bundle/${loans[i]}" ro)")
     done
     for name in "${VALSKA_MOUNTS[@]}"; do command+=(--mount "$name"); done
     command+=("$image" "${argv[@]}")
@@ -107,7 +113,42 @@ runner_version() {
     version=${version##* }
 }
 
-make_view() { :; }
+# What is lent or borrowed is mounted on directories of its name.
+make_view() {
+    local i
+    for ((i = 0; i < ${#loans[@]}; i += 2)); do
+        mkdir -p -- "${loans[i]}" || refuse 1 "cannot write in $bundle/outputs"
+    done
+}
 
 return_outputs() { :; }
+
+# --- A bundle: all that the run needs is in one directory ----------------------------------------
+
+usage() {
+    printf 'Usage: sbatch %s [SEAL] [--resume], or bash %s [SEAL] [--resume], in the bundle it belongs to.\n' \
+        "$script" "$script"
+    printf '  SEAL      run only if the bundle has this seal (sha256sum SHA256SUMS)\n'
+    usage_of_options
+}
+
+take_words() {
+    (($# <= 1)) && [[ ${1:-} =~ ^([0-9a-f]{64})?$ ]] || return 1
+    expected_seal=${1:-}
+}
+
+enter_run() {
+    bundle=$common
+}
+
+open_log() { :; }
+
+check_sealed() {
+    check_files_of "$bundle"
+}
+
+find_shared() { :; }
+
+check_shared() { :; }
+
 

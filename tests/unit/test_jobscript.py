@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from valska.external_tools.core.jobscript import (
     render_script,
 )
 from valska.external_tools.core.runner import RunnerKind
-from valska.external_tools.core.tool import Launch
+from valska.external_tools.core.tool import Launch, Resume
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 COMMON = "# --- From here on every valska job script is the same"
@@ -29,6 +30,15 @@ ODD = stage(
 )
 MPI = {"ranks": 4, "probe": ("python3", "-c", "print(4)")}
 REFERENCES = [("inputs/data.txt", "12" * 32)]
+BORROWED = [("outputs/matrices", "34" * 32)]
+SAMPLING = stage(
+    "fit",
+    ("fit", "../config/fit.yaml"),
+    ("fit/MN-*/stats.dat",),
+    after=("prepare",),
+    resume=Resume("fit/MN-*/resume.dat", "--from"),
+)
+SWEEP = {"sweep": True, "alone": False, "lent": [("prepare", "matrices")]}
 
 VARIANTS = {
     "container": (RunnerKind.CONTAINER, stage(), {}),
@@ -41,18 +51,27 @@ VARIANTS = {
     "host": (RunnerKind.HOST, stage(), {}),
     "host_srun_gpus": (RunnerKind.HOST, stage(launch=Launch.SRUN, gpus=True, **MPI), {}),
     "host_odd_values": (RunnerKind.HOST, ODD, {"references": REFERENCES, "alone": False}),
+    "container_borrowed": (
+        RunnerKind.CONTAINER,
+        SAMPLING,
+        {"borrowed": BORROWED, "alone": False},
+    ),
+    "sweep_container": (RunnerKind.CONTAINER, SAMPLING, SWEEP),
+    "sweep_conda": (RunnerKind.CONDA, SAMPLING, SWEEP),
+    "sweep_host": (RunnerKind.HOST, stage(), {"sweep": True, "references": REFERENCES}),
 }
 DIRECTIVES = {"time": "01:00:00", "comment": 'it\'s "here" \\ #1', "exclusive": ""}
-WHOLE = ("container", "conda", "host")
+WHOLE = ("container", "conda", "host", "sweep_container")
 """Kept whole; of the others the part that differs is kept."""
 
 
 def script_of(name):
     runner, planned, more = VARIANTS[name]
+    sweep = more.get("sweep", False)
     return render_script(
-        IDENTITY,
+        replace(IDENTITY, bundle_id="") if sweep else IDENTITY,
         planned,
-        all_directives("toy", planned, DIRECTIVES),
+        all_directives("toy", planned, DIRECTIVES, sweep=sweep),
         runner=runner,
         image_sha256="ef" * 32 if runner is RunnerKind.CONTAINER else None,
         **more,

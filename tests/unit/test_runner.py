@@ -7,11 +7,11 @@ import pytest
 from toy import stage
 
 from valska.external_tools.core.runner import (
-    CONTAINER_OPTIONS,
     CONTAINMENT,
     CondaRunner,
     ContainerRunner,
     RunnerKind,
+    container_options,
     render_runner,
 )
 from valska.external_tools.core.tool import Launch
@@ -54,7 +54,8 @@ def test_containment_is_what_the_plan_asks_for():
         "--no-home",
         "--no-eval",
     ]
-    assert all(option.why for option in CONTAINER_OPTIONS)
+    options = container_options(stage(gpus=True)) + container_options(stage(), sweep=True)
+    assert all(option.why for option in options)
 
 
 @pytest.mark.parametrize(

@@ -1,41 +1,34 @@
 # --- From here on every valska job script is the same -------------------------------------------
 # It finds the bundle, checks it, runs the command above, and writes records/<stage>-<job>.json.
+# $bundle is where it runs; $common is where scripts, inputs and site.env are, the same for a bundle.
 # bash and coreutils are enough (and Apptainer, where the runner is a container).
 
 main() {
     export LC_ALL=C
     own_shell
-    case ${1:-} in
-        --help)
-            usage
-            exit 0
-            ;;
-        --show)
-            find_bundle
-            load_site
-            scratch='<scratch>' image=${image:-'<image>'}
-            compose
-            printf '%q ' "${command[@]}"
-            printf '\n'
-            exit 0
-            ;;
-        *) expected_seal=${1:-} ;;
-    esac
-    if (($# > 1)) || ! [[ $expected_seal =~ ^([0-9a-f]{64})?$ ]]; then
+    started_in=$PWD
+    if ! take_arguments "$@"; then
         usage >&2
         exit 2
     fi
-    find_bundle
+    identify_job
+    find_common
+    enter_run
+    [[ -z $show ]] || show_command
     describe_job
+    open_log
     check_not_running
     write_record running || refuse 1 "cannot write in $bundle"
     load_site
     make_scratch
     check_seal
+    find_loans
+    check_shared
     prepare_runner
     check_references
+    check_borrowed
     check_ranks
-    set_aside_outputs
+    prepare_outputs
     make_view
     compose
     write_record running
@@ -44,16 +37,41 @@ main() {
     finish
 }
 
-usage() {
-    printf 'Usage: sbatch %s [SEAL], or bash %s [SEAL], in the bundle it belongs to.\n' "$script" "$script"
-    printf '  SEAL    run only if the bundle has this seal (sha256sum SHA256SUMS)\n'
-    printf '  --show  print the command and run nothing\n'
+take_arguments() {
+    local word words=()
+    for word in "$@"; do
+        case $word in
+            --help)
+                usage
+                exit 0
+                ;;
+            --show) show=yes ;;
+            --resume) resume=yes ;;
+            *) words+=("$word") ;;
+        esac
+    done
+    take_words "${words[@]}"
+}
+
+usage_of_options() {
+    printf '  --resume  go on from what an earlier attempt left, if the stage can; otherwise it is set aside\n'
+    printf '  --show    print the command and run nothing\n'
+}
+
+show_command() {
+    load_site
+    find_loans
+    scratch='<scratch>' image=${image:-'<image>'}
+    compose
+    printf '%q ' "${command[@]}"
+    printf '\n'
+    exit 0
 }
 
 # What the caller's shell or a set-up line may have changed, back to what this script means.
 own_shell() {
     set +efuC +o posix
-    shopt -u failglob nocasematch
+    shopt -u failglob nocasematch nocaseglob extglob
     unset CDPATH GLOBIGNORE
     trap 'on_signal HUP 1' HUP
     trap 'on_signal INT 2' INT
@@ -77,7 +95,7 @@ refuse() {
 # --- Finding the bundle --------------------------------------------------------------------------
 
 # The surest place first; a VALSKA_BUNDLE left over from another run is asked last.
-find_bundle() {
+find_common() {
     local self candidate here=
     self=$(sha256sum <"$0") || refuse 3 "cannot read this script"
     self=${self%% *}
@@ -88,11 +106,11 @@ find_bundle() {
     for candidate in "$here" "$PWD" "${SLURM_SUBMIT_DIR:-}" "${VALSKA_BUNDLE:-}"; do
         if [[ $candidate == /* ]] && lists_this_script "$candidate/SHA256SUMS" "$self"; then
             cd -P -- "$candidate" || refuse 3 "cannot enter $candidate"
-            bundle=$PWD
+            common=$PWD
             return
         fi
     done
-    refuse 3 "the bundle of this script is not found, or the script was altered; start it in its bundle, or set VALSKA_BUNDLE"
+    refuse 3 "what this script belongs to is not found, or the script was altered; start it in its bundle (or sweep), or set VALSKA_BUNDLE"
 }
 
 lists_this_script() {
@@ -106,13 +124,22 @@ lists_this_script() {
 
 check_seal() {
     if [[ -n $expected_seal && $expected_seal != "$seal" ]]; then
-        refuse 5 "the bundle was changed since it was submitted: its seal is $seal, not $expected_seal"
+        refuse 5 "$bundle was changed since it was submitted: its seal is $seal, not $expected_seal"
     fi
-    run_child sha256sum --check --strict --quiet SHA256SUMS >"$scratch/report" 2>&1
+    check_sealed
+}
+
+# check_files_of DIRECTORY: all that its SHA256SUMS lists, but an image, which is checked by itself.
+check_files_of() {
+    local line
+    while IFS= read -r line; do
+        [[ $runner == container && $1/${line:66} == "$image" ]] || printf '%s\n' "$line"
+    done <"$1/SHA256SUMS" >"$scratch/sums"
+    run_child within "$1" sha256sum --check --strict --quiet "$scratch/sums" >"$scratch/report" 2>&1
     stop_if_signalled
     if ((child_code)); then
         REPLY=$(<"$scratch/report")
-        refuse 5 "the bundle was altered: ${REPLY//$'\n'/; }"
+        refuse 5 "$1 was altered: ${REPLY//$'\n'/; }"
     fi
 }
 
@@ -125,21 +152,21 @@ load_site() {
     declare -gA VALSKA_REFERENCES=()
     declare -ga VALSKA_MOUNTS=()
     VALSKA_APPTAINER='' VALSKA_SCRATCH='' VALSKA_SRUN_MPI=''
-    if [[ -r site.env ]]; then
-        bash -n site.env || refuse 3 "site.env is not a script that bash can read"
+    if [[ -r $common/site.env ]]; then
+        bash -n "$common/site.env" || refuse 3 "site.env is not a script that bash can read"
         VALSKA_IMAGE=
         # shellcheck source=/dev/null
-        source ./site.env
-        hex_of "$(exec_sha256 site.env)"
+        source "$common/site.env"
+        hex_of "$(exec_sha256 "$common/site.env")"
         site_env_sha256=$REPLY
-        json_string "$(<site.env)"
+        json_string "$(<"$common/site.env")"
         site_env_json=$REPLY
         [[ -n $VALSKA_IMAGE && -e $VALSKA_IMAGE ]] && site_image=$VALSKA_IMAGE
     fi
     apptainer=${VALSKA_APPTAINER:-apptainer}
     image=$site_image
-    for path in containers/*.sif; do
-        [[ -e $path ]] && image=$bundle/$path
+    for path in "$common"/containers/*.sif; do
+        [[ -e $path ]] && image=$path
     done
 }
 
@@ -148,12 +175,14 @@ set_up() {
     site_setup
     code=$?
     own_shell
+    cd -- "$bundle" || refuse 1 "cannot enter $bundle"
     ((code == 0)) || refuse 3 "the site's set-up lines ended with exit code $code; the last one has to succeed"
 }
 
 make_scratch() {
     scratch=$(mktemp -d "${VALSKA_SCRATCH:-${TMPDIR:-/tmp}}/valska-XXXXXXXX") ||
         refuse 3 "no scratch directory; set scratch in the configuration, or TMPDIR"
+    [[ $scratch == /* ]] || scratch=$PWD/$scratch
 }
 
 clean_up() {
@@ -185,42 +214,101 @@ check_references() {
     done
 }
 
+# Where borrowed directories are, and shared work.
+find_loans() {
+    local i path
+    for ((i = 0; i < ${#borrowed[@]}; i += 2)); do
+        path=${borrowed[i]}
+        loans+=("$path" "${VALSKA_REFERENCES[$path]:-}")
+    done
+    find_shared
+}
+
+check_borrowed() {
+    local i found
+    for ((i = 0; i < ${#borrowed[@]}; i += 2)); do
+        found=${loans[i + 1]}
+        [[ -d $found ]] ||
+            refuse 3 "borrowed directory ${borrowed[i]} is not at '$found'; say in site.env where it is"
+        tree_sha256_or_stop "$found"
+        [[ $REPLY == "${borrowed[i + 1]}" ]] ||
+            refuse 5 "borrowed directory $found was altered since the bundle was made"
+    done
+}
+
 check_ranks() {
     if [[ $scheduler == slurm && -n ${SLURM_NTASKS:-} && $SLURM_NTASKS != "$ranks" ]]; then
         refuse 2 "the job has $SLURM_NTASKS tasks, the manifest says $ranks ranks; make a bundle for $SLURM_NTASKS"
     fi
 }
 
-# What an earlier attempt left is kept, never mixed with this one's.
+# What an earlier attempt left is kept: this one goes on from it, or it is set aside.
+prepare_outputs() {
+    local path newest=''
+    if [[ -n $resume ]] || ((restart > 0)); then
+        if ((${#resume_by[@]})); then find_outputs "${resume_by[0]}"; fi
+        for path in "${found_outputs[@]}"; do
+            if [[ -f $path && (-z $newest || $path -nt $newest) ]]; then newest=$path; fi
+        done
+        if [[ -n $newest ]]; then
+            resumed_from=${newest%/*}
+            going_on=("${resume_by[1]}" "${resumed_from##*/}")
+            say "goes on from $resumed_from/"
+            return
+        fi
+        say "there is nothing to go on from; it starts anew"
+    fi
+    set_aside_outputs
+}
+
+# Never mixed with this attempt's.
 set_aside_outputs() {
-    local paths=() path attempt=1 target
-    list_owned paths
-    ((${#paths[@]})) || return 0
-    while [[ -e outputs.$attempt ]]; do attempt=$((attempt + 1)); done
+    local path number=1 target
+    list_owned
+    ((${#outputs[@]})) || return 0
+    outputs=()
+    while [[ -e outputs.$number ]]; do number=$((number + 1)); done
     for path in "${owned[@]}"; do
         if [[ $path == . ]]; then
-            target=outputs.$attempt
+            target=outputs.$number
             mv -- outputs "$target" && mkdir outputs
         elif [[ -e outputs/$path ]]; then
-            target=outputs.$attempt/$(dirname -- "$path")
+            target=outputs.$number/$(dirname -- "$path")
             mkdir -p -- "$target" && mv -- "outputs/$path" "$target/"
         fi || refuse 1 "cannot set earlier outputs aside"
     done
-    set_aside=outputs.$attempt
+    set_aside=outputs.$number
     say "outputs of an earlier attempt are in $set_aside/"
 }
 
-# list_owned ARRAY: every file that this stage wrote, relative to outputs/.
+# list_owned: into outputs, every file that this stage wrote.
 list_owned() {
-    local -n into=$1
     local path file
+    outputs=()
     shopt -s globstar nullglob dotglob
     for path in "${owned[@]}"; do
         path=outputs/$path
         for file in "$path" "${path%/.}"/**; do
-            [[ -f $file ]] && into+=("${file#outputs/}")
+            [[ -f $file ]] && outputs+=("$file")
         done
     done
+    shopt -u globstar nullglob dotglob
+}
+
+# find_outputs NAME: into found_outputs, what there is of a declared output. Only * is special in it.
+find_outputs() {
+    local pattern=outputs/$1 IFS=
+    found_outputs=()
+    if [[ $1 != *'*'* ]]; then
+        if [[ -e $pattern ]]; then found_outputs=("$pattern"); fi
+        return
+    fi
+    pattern=${pattern//\\/\\\\}
+    pattern=${pattern//\?/\\?}
+    pattern=${pattern//\[/\\[}
+    shopt -s globstar nullglob dotglob
+    # shellcheck disable=SC2206
+    found_outputs=($pattern)
     shopt -u globstar nullglob dotglob
 }
 
@@ -259,7 +347,7 @@ probe_ranks() {
     ((ranks > 1 && ${#probe[@]})) || return 0
     for ((i = 0; i < ranks; i++)); do wanted+="${wanted:+ }$ranks"; done
     compose "${probe[@]}"
-    run_child in_outputs "${command[@]}" >"$scratch/probe" 2>"$scratch/probe.err" </dev/null
+    run_child within "$working_directory" "${command[@]}" >"$scratch/probe" 2>"$scratch/probe.err" </dev/null
     stop_if_signalled
     compose
     found=$(<"$scratch/probe")
@@ -272,19 +360,21 @@ probe_ranks() {
 
 run_payload() {
     stop_if_signalled
-    run_child in_outputs "${command[@]}" </dev/null
+    run_child within "$working_directory" "${command[@]}" </dev/null
     exit_code=$child_code
 }
 
-in_outputs() {
-    cd -- "$working_directory" && exec "$@"
+# within DIRECTORY PROGRAM...
+within() {
+    cd -- "$1" && shift && exec "$@"
 }
 
 finish() {
     local path state=completed
     return_outputs
     for path in "${declared[@]}"; do
-        [[ -e outputs/$path ]] || missing_outputs+=("$path")
+        find_outputs "$path"
+        ((${#found_outputs[@]})) || missing_outputs+=("$path")
     done
     if [[ -n $signal ]]; then
         state=signalled exit_code=$((128 + signal_number)) reason="stopped by SIG$signal"
@@ -293,7 +383,7 @@ finish() {
     elif ((${#missing_outputs[@]})); then
         state=failed exit_code=66 reason="the payload ended with exit code 0 without: ${missing_outputs[*]}"
     fi
-    list_owned outputs
+    list_owned
     if ! write_record "$state"; then
         state=failed reason=${reason:-its record cannot be written} exit_code=$((exit_code ? exit_code : 1))
     fi
@@ -310,6 +400,10 @@ finish() {
 exec_sha256() {
     if command -v openssl >/dev/null; then exec openssl dgst -sha256 -r "$@"; fi
     exec sha256sum "$@"
+}
+
+sha256_within() {
+    cd -- "$1" && shift && exec_sha256 "$@"
 }
 
 # sha256_or_stop FILE: into REPLY. Takes long for a large file, and ends at once at a signal.
@@ -342,7 +436,6 @@ ask_of_outputs() {
     answers=()
     for ((i = 0; i < ${#outputs[@]}; i += 500)); do
         chunk=("${outputs[@]:i:500}")
-        chunk=("${chunk[@]/#/outputs/}")
         mapfile -t lines < <("$@" "${chunk[@]}" 2>/dev/null)
         if ((${#lines[@]} != ${#chunk[@]})); then
             lines=()
@@ -352,27 +445,60 @@ ask_of_outputs() {
     done
 }
 
+# tree_sha256_or_stop DIRECTORY: into REPLY, the digest of what sha256sum prints of all its files, by
+# their paths in it, sorted bytewise.
+tree_sha256_or_stop() {
+    local i line files=()
+    list_tree "$1"
+    : >"$scratch/digests"
+    for ((i = 0; i < ${#files[@]}; i += 500)); do
+        run_child sha256_within "$1" "${files[@]:i:500}" >>"$scratch/digests"
+        stop_if_signalled
+    done
+    i=0
+    while IFS= read -r line; do
+        hex_of "$line"
+        printf '%s  %s\n' "$REPLY" "${files[i++]#./}"
+    done <"$scratch/digests" >"$scratch/tree"
+    hex_of "$(sha256sum <"$scratch/tree")"
+}
+
+# list_tree DIRECTORY: into files. What is neither file nor directory is listed too, and counts as altered.
+list_tree() {
+    local path
+    shopt -s globstar nullglob dotglob
+    for path in "$1"/**; do
+        if [[ -L $path || ! -d $path ]]; then files+=("./${path#"$1/"}"); fi
+    done
+    shopt -u globstar nullglob dotglob
+}
+
 # --- The record ----------------------------------------------------------------------------------
 
-describe_job() {
+identify_job() {
     local line
+    scheduler=none job_id=${VALSKA_JOB_ID:-}
+    if [[ -n ${SLURM_JOB_ID:-} && ${0##*/} != "$script" ]]; then
+        scheduler=slurm job_id=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}
+        task=${SLURM_ARRAY_TASK_ID:-} restart=${SLURM_RESTART_COUNT:-0} job_name=${SLURM_JOB_NAME:-}
+    elif [[ $job_id =~ ^local-[0-9a-f-]{36}$ ]]; then
+        scheduler=local job_name=${VALSKA_JOB_NAME:-} task=${VALSKA_TASK_ID:-}
+    else
+        read -r line </proc/sys/kernel/random/uuid
+        job_id=local-$line
+    fi
+    [[ $task =~ ^(0|[1-9][0-9]{0,8})?$ ]] || refuse 2 "'$task' is not the index of an array's task"
+    attempt=$stage-$job_id${task:+_$task}
+}
+
+describe_job() {
     # An inherited HOSTNAME is that of the submitting host.
     read -r HOSTNAME </proc/sys/kernel/hostname
     seal=$(sha256sum <SHA256SUMS)
     seal=${seal%% *}
     now
     started=$REPLY started_s=$SECONDS
-    scheduler=none job_id=${VALSKA_JOB_ID:-}
-    if [[ -n ${SLURM_JOB_ID:-} && ${0##*/} != "$script" ]]; then
-        scheduler=slurm job_id=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}
-        task=${SLURM_ARRAY_TASK_ID:-} restart=${SLURM_RESTART_COUNT:-0} job_name=${SLURM_JOB_NAME:-}
-    elif [[ $job_id =~ ^local-[0-9a-f-]{36}$ ]]; then
-        scheduler=local job_name=${VALSKA_JOB_NAME:-}
-    else
-        read -r line </proc/sys/kernel/random/uuid
-        job_id=local-$line
-    fi
-    record=records/$stage-$job_id${task:+_$task}-r$restart.json
+    record=records/$attempt-r$restart.json
     describe_host
     if [[ ! -d records || ! -d logs || ! -d outputs ]]; then
         mkdir -p records logs outputs || refuse 1 "cannot write in $bundle"
@@ -426,7 +552,7 @@ is_alive() {
         [[ $other_host == "$REPLY" && -r /proc/$other_pid/cmdline ]] &&
             [[ $(tr '\0' ' ' <"/proc/$other_pid/cmdline") == *"$script"* ]]
     else
-        command -v squeue >/dev/null && [[ -n $(squeue --noheader --jobs "${1%%_*}" --states running 2>/dev/null) ]]
+        command -v squeue >/dev/null && [[ -n $(squeue --noheader --jobs "$1" --states running 2>/dev/null) ]]
     fi
 }
 
@@ -499,7 +625,7 @@ json_outputs() {
     local i list='' separator=''
     ask_of_outputs stat -Lc %s --
     for ((i = 0; i < ${#outputs[@]}; i++)); do
-        json_string "outputs/${outputs[i]}"
+        json_string "${outputs[i]}"
         list+="$separator"$'\n'"    {\"path\": $REPLY, \"size\": ${answers[i]:-0}, "
         json_or_null "${output_digests[i]:-}"
         list+="\"sha256\": $REPLY}" separator=,
@@ -556,6 +682,7 @@ write_record() {
     put site_env "$site_env_json"
     put inputs_checked "$inputs_checked"
     put_string set_aside "$set_aside"
+    put_string resumed_from "$resumed_from"
     json_outputs
     put outputs "$REPLY"
     json_list "${missing_outputs[@]}"
@@ -566,11 +693,12 @@ write_record() {
     fi
 }
 
-bundle='' seal='' expected_seal='' reason='' signal='' signal_number='' signalled_s=0 child='' child_code='' exit_code=''
-record='' recorded='' scheduler=none job_id='' task='' restart=0 job_name='' started='' started_s=0 version='' environment_json=''
-image='' image_checked='' apptainer=apptainer scratch='' site_env_sha256='' site_env_json=null working_directory='' set_aside=''
+common='' bundle='' place='' list='' list_sha256='' seal='' expected_seal='' started_in='' show='' resume='' reason=''
+signal='' signal_number='' signalled_s=0 child='' child_code='' exit_code='' record='' recorded='' attempt='' scheduler=none
+job_id='' task='' restart=0 job_name='' started='' started_s=0 version='' environment_json='' image='' image_checked=''
+apptainer=apptainer scratch='' site_env_sha256='' site_env_json=null working_directory='' set_aside='' resumed_from=''
 host_json='' inputs_checked=0
-command=() outputs=() output_digests=() answers=() missing_outputs=()
+command=() going_on=() outputs=() output_digests=() answers=() found_outputs=() missing_outputs=() shared=() loans=()
 utf8=$'^([\x01-\x7f]|[\xc2-\xdf][\x80-\xbf]|\xe0[\xa0-\xbf][\x80-\xbf]|[\xe1-\xec\xee\xef][\x80-\xbf]{2}|'
 utf8+=$'\xed[\x80-\x9f][\x80-\xbf]|\xf0[\x90-\xbf][\x80-\xbf]{2}|[\xf1-\xf3][\x80-\xbf]{3}|\xf4[\x80-\x8f][\x80-\xbf]{2})*$'
 main "$@"

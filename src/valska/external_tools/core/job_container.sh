@@ -43,6 +43,12 @@ runner_version() {
     version=${version##* }
 }
 
-make_view() { :; }
+# What is lent or borrowed is mounted on directories of its name.
+make_view() {
+    local i
+    for ((i = 0; i < ${#loans[@]}; i += 2)); do
+        mkdir -p -- "${loans[i]}" || refuse 1 "cannot write in $bundle/outputs"
+    done
+}
 
 return_outputs() { :; }

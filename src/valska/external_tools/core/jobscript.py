@@ -6,13 +6,11 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 
 from valska.external_tools.core.errors import UsageError
-from valska.external_tools.core.runner import SRUN_ENVIRONMENT, RunnerKind, render_runner
+from valska.external_tools.core.runner import SRUN_ENVIRONMENT, RunnerKind, part, render_runner
 from valska.external_tools.core.timelimit import grace_of, parse_time
-from valska.external_tools.core.tool import Launch, Stage
+from valska.external_tools.core.tool import Launch, Resume, Stage, owned_place, owned_places
 
 GRACE_SECONDS = 60
 """How long before the time limit a job is asked to stop; a tenth of a shorter limit."""
@@ -20,11 +18,26 @@ GRACE_SECONDS = 60
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _STAGE = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_REQUEUE = frozenset({"requeue", "no-requeue"})
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a script has to know of the bundle that it belongs to."""
+    """What a script has to know of the bundle or sweep that it belongs to.
+
+    Parameters
+    ----------
+    tool
+        Name of the tool.
+    run_id
+        The user's name for the run or the sweep.
+    bundle_id
+        Digest of the science; empty for a sweep, whose points have each their own.
+    instance
+        Tells this bundle or sweep from another of the same science.
+    valska_version
+        Which valska made it.
+    """
 
     tool: str
     run_id: str
@@ -33,8 +46,12 @@ class Identity:
     valska_version: str
 
 
-def all_directives(tool: str, stage: Stage, directives: Mapping[str, str]) -> dict[str, str]:
+def all_directives(
+    tool: str, stage: Stage, directives: Mapping[str, str], *, sweep: bool = False
+) -> dict[str, str]:
     """Return the directives of a stage's script: valska's own, then the user's.
+
+    A stage that can go on from where it was stopped may be requeued; another may not.
 
     Parameters
     ----------
@@ -44,17 +61,24 @@ def all_directives(tool: str, stage: Stage, directives: Mapping[str, str]) -> di
         The stage.
     directives
         The user's: option of sbatch, without dashes, to value; an empty value is a flag.
+    sweep
+        Whether the script is a sweep's: its tasks have logs of their own, Slurm's is one.
     """
     limit = parse_time(directives.get("time", ""))
     grace = GRACE_SECONDS if limit is None else min(GRACE_SECONDS, max(limit // 10, 5))
+    requeue = {} if _REQUEUE & directives.keys() else {_requeue(stage): ""}
     return {
         "job-name": f"{tool}-{stage.name}",
-        "output": "logs/%x-%j.log",
+        "output": "logs/%x-%A.log" if sweep else "logs/%x-%j.log",
         "open-mode": "append",
-        "no-requeue": "",
+        **requeue,
         "signal": f"B:TERM@{grace}",
         **directives,
     }
+
+
+def _requeue(stage: Stage) -> str:
+    return "requeue" if stage.resume else "no-requeue"
 
 
 def render_script(
@@ -66,14 +90,17 @@ def render_script(
     image_sha256: str | None = None,
     environment_sha256: str | None = None,
     references: Iterable[tuple[str, str]] = (),
+    borrowed: Iterable[tuple[str, str]] = (),
     alone: bool = True,
+    sweep: bool = False,
+    lent: Iterable[tuple[str, str]] = (),
 ) -> str:
     """Return the job script of a stage.
 
     Parameters
     ----------
     identity
-        Of the bundle.
+        Of the bundle or sweep.
     stage
         What to run.
     directives
@@ -86,8 +113,15 @@ def render_script(
         Digest that the environment's explicit package list must have; for the conda runner.
     references
         Pairs of place in the bundle and SHA-256 of inputs that lie outside.
+    borrowed
+        Pairs of place in the bundle and tree digest of directories that lie outside.
     alone
         Whether it is the bundle's only stage: then all of ``outputs/`` is its own.
+    sweep
+        Whether the script stands in a sweep, and runs one unit of it at a time.
+    lent
+        For a sweep: pairs of a stage that units can share, and a directory below ``outputs/``
+        that it lends; of all stages, this one too.
 
     Raises
     ------
@@ -96,30 +130,29 @@ def render_script(
     """
     if not _STAGE.fullmatch(stage.name):
         raise UsageError(f"stage name {stage.name!r} is not usable", "Use a-z, 0-9 and _.")
-    environment = dict(stage.env)
-    if stage.launch is Launch.SRUN and stage.ranks > 1:
-        environment |= SRUN_ENVIRONMENT
+    constants = [
+        *_stage_constants(stage, alone),
+        _array("references", [word for pair in references for word in pair]),
+        _array("borrowed", [word for pair in borrowed for word in pair]),
+        *([_array("lent", [word for pair in lent for word in pair])] if sweep else []),
+        f"patience={grace_of(directives, GRACE_SECONDS) * 3 // 4}",
+        f"image_sha256={image_sha256 or ''}",
+        f"environment_sha256={environment_sha256 or ''}",
+        f"runner={runner.value}",
+        *_identity_constants(identity, sweep),
+    ]
     return "\n".join(
         [
             "#!/bin/bash",
             *_directive_lines(directives),
             "",
-            *_head(identity, stage),
+            *_head(identity, stage, sweep),
             "",
-            *_constants(
-                identity,
-                stage,
-                runner,
-                image_sha256,
-                environment_sha256,
-                environment,
-                references,
-                alone,
-                grace_of(directives, GRACE_SECONDS) * 3 // 4,
-            ),
+            *(f"readonly {line}" for line in constants),
             "",
-            render_runner(runner, stage),
-            _common(),
+            render_runner(runner, stage, sweep=sweep),
+            part("job_sweep.sh" if sweep else "job_bundle.sh"),
+            part("job.sh"),
         ]
     )
 
@@ -171,58 +204,58 @@ def _directive_lines(directives: Mapping[str, str]) -> list[str]:
     return lines
 
 
-def _head(identity: Identity, stage: Stage) -> list[str]:
+def _head(identity: Identity, stage: Stage, sweep: bool) -> list[str]:
+    script = f"submit_{stage.name}.sh"
+    kind, usage = "run", [f"# In the bundle's directory:  sbatch {script}   or   bash {script}"]
+    unit = ""
+    if sweep:
+        kind, unit = "sweep", " points/LABEL"
+        usage = [
+            f"# In the sweep's directory:  bash {script}{unit}",
+            f"# or, for many at once:  sbatch --array=0-N {script} LIST_SHA256 arrays/LIST",
+        ]
     return [
-        f"# Stage {stage.name} of {identity.tool} run {identity.run_id}, made by valska "
+        f"# Stage {stage.name} of {identity.tool} {kind} {identity.run_id}, made by valska "
         f"{identity.valska_version}.",
-        f"# In the bundle's directory:  sbatch submit_{stage.name}.sh   "
-        f"or   bash submit_{stage.name}.sh",
-        f"# See the command, run nothing:  bash submit_{stage.name}.sh --show",
+        *usage,
+        f"# See the command, run nothing:  bash {script}{unit} --show",
         "# What this job runs is said here; how it checks and records follows below.",
         "# shellcheck disable=SC2016,SC2034,SC2054,SC2317",
         "set +o posix",
     ]
 
 
-def _constants(
-    identity: Identity,
-    stage: Stage,
-    runner: RunnerKind,
-    image_sha256: str | None,
-    environment_sha256: str | None,
-    environment: Mapping[str, str],
-    references: Iterable[tuple[str, str]],
-    alone: bool,
-    patience: int,
-) -> list[str]:
+def _stage_constants(stage: Stage, alone: bool) -> list[str]:
+    environment = dict(stage.env)
+    if stage.launch is Launch.SRUN and stage.ranks > 1:
+        environment |= SRUN_ENVIRONMENT
     for name in environment:
         if not _VARIABLE.fullmatch(name):
             raise UsageError(f"{name!r} is not usable as the name of an environment variable")
-    lines = [
+    resume = stage.resume or Resume("", "")
+    patterns = [path for path in (*stage.outputs, resume.pattern) if "*" in path]
+    return [
         _array("payload", _program_first(stage.argv)),
         _array("environment", [f"{name}={value}" for name, value in environment.items()]),
         f"ranks={stage.ranks}",
         _array("probe", stage.probe),
         _array("declared", stage.outputs),
-        _array("owned", (".",) if alone else _outermost(stage.outputs)),
-        _array("references", [word for pair in references for word in pair]),
+        _array("owned", (".",) if alone else owned_places(stage)),
+        _array("directories", {owned_place(path): None for path in patterns}),
+        _array("resume_by", (resume.pattern, resume.option) if stage.resume else ()),
         f"gpus={'yes' if stage.gpus else 'no'}",
-        f"patience={patience}",
-        f"image_sha256={image_sha256 or ''}",
-        f"environment_sha256={environment_sha256 or ''}",
-        f"runner={runner.value}",
         f"stage={stage.name}",
         f"script=submit_{stage.name}.sh",
-        f"bundle_id={identity.bundle_id}",
-        f"instance={identity.instance}",
-        f"valska_version={shlex.quote(checked_text(identity.valska_version, 'version'))}",
     ]
-    return [f"readonly {line}" for line in lines]
 
 
-def _outermost(paths: Iterable[str]) -> list[str]:
-    whole = sorted(set(paths))
-    return [path for path in whole if not any(path.startswith(f"{other}/") for other in whole)]
+def _identity_constants(identity: Identity, sweep: bool) -> list[str]:
+    version = shlex.quote(checked_text(identity.valska_version, "version"))
+    return [
+        *([] if sweep else [f"bundle_id={identity.bundle_id}"]),
+        f"instance={identity.instance}",
+        f"valska_version={version}",
+    ]
 
 
 def _program_first(argv: tuple[str, ...]) -> tuple[str, ...]:
@@ -241,8 +274,3 @@ def _checked_argument(value: str) -> str:
     if "\x00" in value:
         raise UsageError(f"{value!r} holds a null character")
     return _encodable(value, "argument")
-
-
-@cache
-def _common() -> str:
-    return Path(__file__).with_name("job.sh").read_text(encoding="utf-8")

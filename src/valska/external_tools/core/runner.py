@@ -49,17 +49,29 @@ CONTAINMENT = (
     Option(("--no-eval",), "values are values, never shell code"),
 )
 
-CONTAINER_OPTIONS = (
-    *CONTAINMENT,
+ROOM = (
     Option(("--nv",), "the host's GPU driver", gpus_only=True),
     Option(("--workdir", '"$scratch"'), "room for /tmp", batch_only=True),
-    Option(("--mount", f'"$(mount_of "$bundle" {CONTAINER_ROOT} ro)"'), "the bundle, read-only"),
-    Option(
-        ("--mount", f'"$(mount_of "$bundle/outputs" {CONTAINER_ROOT}/outputs)"'),
-        "the only place it can write",
-    ),
-    Option(("--pwd", f"{CONTAINER_ROOT}/outputs"), "where it starts"),
 )
+
+
+def _mount(source: str, place: str, why: str, mode: str = "") -> Option:
+    return Option(("--mount", f'"$(mount_of "{source}" {CONTAINER_ROOT}{place}{mode})"'), why)
+
+
+BUNDLE_MOUNTS = (
+    _mount("$bundle", "", "the bundle, read-only", " ro"),
+    _mount("$bundle/outputs", "/outputs", "the only place it can write"),
+)
+
+UNIT_MOUNTS = (
+    _mount("$bundle/config", "/config", "the unit's configuration, read-only", " ro"),
+    _mount("$common/inputs", "/inputs", "the sweep's inputs, read-only", " ro"),
+    _mount("$bundle/outputs", "/outputs", "the only place it can write"),
+)
+"""A unit of a sweep sees what a bundle sees, and nothing of other units."""
+
+START = Option(("--pwd", f"{CONTAINER_ROOT}/outputs"), "where it starts")
 
 PASSED_THROUGH = ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID", "SLURM_ARRAY_TASK_ID")
 """Variables of the job that reach a contained payload, by name."""
@@ -129,31 +141,35 @@ class ContainerRunner:
         return shlex.join([*words, str(self.container_image)])
 
 
-def render_runner(kind: RunnerKind, stage: Stage) -> str:
+def container_options(stage: Stage, *, sweep: bool = False) -> tuple[Option, ...]:
+    """Return the options of ``apptainer exec`` for a stage, in a bundle or in a sweep."""
+    spread = stage.launch is Launch.SRUN and stage.ranks > 1
+    return tuple(
+        option
+        for option in (*CONTAINMENT, *ROOM, *(UNIT_MOUNTS if sweep else BUNDLE_MOUNTS), START)
+        if (stage.gpus or not option.gpus_only) and not (spread and option.batch_only)
+    )
+
+
+def render_runner(kind: RunnerKind, stage: Stage, *, sweep: bool = False) -> str:
     """Return the runner's part of a stage's job script.
 
     It defines ``compose`` (the command, from the outside in), ``prepare_runner``, ``make_view``,
     ``return_outputs`` and ``runner_version`` for the part that is the same in every script.
     """
     if kind is RunnerKind.CONTAINER:
-        return _compose_container(stage) + "\n" + _part("job_container.sh")
-    return (
-        _compose_uncontained(stage) + "\n" + _part(f"job_{kind}.sh") + _part("job_uncontained.sh")
-    )
+        return _compose_container(stage, sweep) + "\n" + part("job_container.sh")
+    return _compose_uncontained(stage) + "\n" + part(f"job_{kind}.sh") + part("job_uncontained.sh")
 
 
 @cache
-def _part(name: str) -> str:
+def part(name: str) -> str:
+    """Return a part of the job script that is the same in many."""
     return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
-def _compose_container(stage: Stage) -> str:
-    spread = stage.launch is Launch.SRUN and stage.ranks > 1
-    options = [
-        option
-        for option in CONTAINER_OPTIONS
-        if (stage.gpus or not option.gpus_only) and not (spread and option.batch_only)
-    ]
+def _compose_container(stage: Stage, sweep: bool) -> str:
+    options = container_options(stage, sweep=sweep)
     lines = [" ".join(option.words) for option in options]
     width = max(len(line) for line in lines)
     table = "\n".join(
@@ -165,7 +181,7 @@ def _compose_container(stage: Stage) -> str:
 # compose [ARGV...]: the command, from the outside in. ARGV stands in for the payload.
 compose() {{
     local argv=("$@") variables=("${{environment[@]/#/APPTAINERENV_}}") name source i
-    (($#)) || argv=("${{payload[@]}}")
+    (($#)) || argv=("${{payload[@]}}" "${{going_on[@]}}")
 {_mpiexec(stage)}    for name in {passed}; do
         if [[ -n ${{!name:-}} ]]; then variables+=("APPTAINERENV_$name=${{!name}}"); fi
     done
@@ -179,6 +195,9 @@ compose() {{
         source=${{VALSKA_REFERENCES[$name]:-}}
         command+=(--mount "$(mount_of "$source" "{CONTAINER_ROOT}/$name" ro)")
     done
+    for ((i = 0; i < ${{#loans[@]}}; i += 2)); do
+        command+=(--mount "$(mount_of "${{loans[i + 1]}}" "{CONTAINER_ROOT}/${{loans[i]}}" ro)")
+    done
     for name in "${{VALSKA_MOUNTS[@]}}"; do command+=(--mount "$name"); done
     command+=("$image" "${{argv[@]}}")
 {_srun(stage, _RANK, '"${VALSKA_SCRATCH:-${TMPDIR:-/tmp}}"')}}}
@@ -190,7 +209,7 @@ def _compose_uncontained(stage: Stage) -> str:
 # compose [ARGV...]: the command, from the outside in. ARGV stands in for the payload.
 compose() {{
     local argv=("$@")
-    (($#)) || argv=("${{payload[@]}}")
+    (($#)) || argv=("${{payload[@]}}" "${{going_on[@]}}")
 {_mpiexec(stage)}    command=(env "${{environment[@]}}" "${{argv[@]}}")
 {_srun(stage)}}}
 """

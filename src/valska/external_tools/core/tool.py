@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 ENTRY_POINT_GROUP = "valska.tools"
 
-BUILT_IN = {"pyuvsim": "valska.external_tools.pyuvsim:TOOL"}
+BUILT_IN = {
+    "bayeseor": "valska.external_tools.bayeseor:TOOL",
+    "pyuvsim": "valska.external_tools.pyuvsim:TOOL",
+}
 """valska's own entry points, which are found without looking through all that is installed."""
 
 Read = Callable[[Path], bytes]
@@ -150,6 +153,27 @@ class Stage:
     gpus: bool = False
     lends: tuple[str, ...] = ()
     resume: Resume | None = None
+
+
+def owned_place(path: str) -> str:
+    """Return what a declared output makes a stage own, below ``outputs/``; ``.`` for all of it.
+
+    That is the output itself, or the directory before its first component with a pattern.
+    """
+    parts = path.split("/")
+    plain = next((n for n, part in enumerate(parts) if "*" in part), len(parts))
+    return "/".join(parts[:plain]) or "."
+
+
+def owned_places(stage: Stage) -> tuple[str, ...]:
+    """Return all that a stage owns below ``outputs/``, sorted, none within another."""
+    places = sorted({owned_place(path) for path in stage.outputs})
+    return tuple(place for place in places if not any(is_within(place, o) for o in places))
+
+
+def is_within(place: str, other: str) -> bool:
+    """Return whether one place below ``outputs/`` lies inside another, and is not the same."""
+    return place != other and (other == "." or place.startswith(f"{other}/"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,28 @@
+# --- A bundle: all that the run needs is in one directory ----------------------------------------
+
+usage() {
+    printf 'Usage: sbatch %s [SEAL] [--resume], or bash %s [SEAL] [--resume], in the bundle it belongs to.\n' \
+        "$script" "$script"
+    printf '  SEAL      run only if the bundle has this seal (sha256sum SHA256SUMS)\n'
+    usage_of_options
+}
+
+take_words() {
+    (($# <= 1)) && [[ ${1:-} =~ ^([0-9a-f]{64})?$ ]] || return 1
+    expected_seal=${1:-}
+}
+
+enter_run() {
+    bundle=$common
+}
+
+open_log() { :; }
+
+check_sealed() {
+    check_files_of "$bundle"
+}
+
+find_shared() { :; }
+
+check_shared() { :; }
+

@@ -1,0 +1,945 @@
+#!/bin/bash
+#SBATCH --job-name=toy-fit
+#SBATCH --output=logs/%x-%A.log
+#SBATCH --open-mode=append
+#SBATCH --requeue
+#SBATCH --signal=B:TERM@60
+#SBATCH --time=01:00:00
+#SBATCH --comment="it's \"here\" \\ #1"
+#SBATCH --exclusive
+
+# Stage fit of toy sweep r1, made by valska 1.2.3.
+# In the sweep's directory:  bash submit_fit.sh points/LABEL
+# or, for many at once:  sbatch --array=0-N submit_fit.sh LIST_SHA256 arrays/LIST
+# See the command, run nothing:  bash submit_fit.sh points/LABEL --show
+# What this job runs is said here; how it checks and records follows below.
+# shellcheck disable=SC2016,SC2034,SC2054,SC2317
+set +o posix
+
+readonly payload=(fit ../config/fit.yaml)
+readonly environment=()
+readonly ranks=1
+readonly probe=()
+readonly declared=('fit/MN-*/stats.dat')
+readonly owned=(fit)
+readonly directories=(fit)
+readonly resume_by=('fit/MN-*/resume.dat' --from)
+readonly gpus=no
+readonly stage=fit
+readonly script=submit_fit.sh
+readonly references=()
+readonly borrowed=()
+readonly lent=(prepare matrices)
+readonly patience=45
+readonly image_sha256=efefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefef
+readonly environment_sha256=
+readonly runner=container
+readonly instance=cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd
+readonly valska_version=1.2.3
+
+# compose [ARGV...]: the command, from the outside in. ARGV stands in for the payload.
+compose() {
+    local argv=("$@") variables=("${environment[@]/#/APPTAINERENV_}") name source i
+    (($#)) || argv=("${payload[@]}" "${going_on[@]}")
+    for name in CUDA_VISIBLE_DEVICES SLURM_JOB_ID SLURM_ARRAY_TASK_ID; do
+        if [[ -n ${!name:-} ]]; then variables+=("APPTAINERENV_$name=${!name}"); fi
+    done
+    command=(
+        env "${variables[@]}"
+        "$apptainer" exec
+        --cleanenv                                                # nothing of the caller's environment
+        --containall                                              # own /tmp, /dev and process ids
+        --no-home                                                 # no home directory, so no ~/.local packages
+        --no-eval                                                 # values are values, never shell code
+        --workdir "$scratch"                                      # room for /tmp
+        --mount "$(mount_of "$bundle/config" /bundle/config ro)"  # the unit's configuration, read-only
+        --mount "$(mount_of "$common/inputs" /bundle/inputs ro)"  # the sweep's inputs, read-only
+        --mount "$(mount_of "$bundle/outputs" /bundle/outputs)"   # the only place it can write
+        --pwd /bundle/outputs                                     # where it starts
+    )
+    for ((i = 0; i < ${#references[@]}; i += 2)); do
+        name=${references[i]}
+        source=${VALSKA_REFERENCES[$name]:-}
+        command+=(--mount "$(mount_of "$source" "/bundle/$name" ro)")
+    done
+    for ((i = 0; i < ${#loans[@]}; i += 2)); do
+        command+=(--mount "$(mount_of "${loans[i + 1]}" "/bundle/${loans[i]}" ro)")
+    done
+    for name in "${VALSKA_MOUNTS[@]}"; do command+=(--mount "$name"); done
+    command+=("$image" "${argv[@]}")
+}
+
+# --- The container runner ------------------------------------------------------------------------
+
+prepare_runner() {
+    local name
+    set_up
+    command -v "$apptainer" >/dev/null ||
+        refuse 3 "no $apptainer on $HOSTNAME; load it in the configuration's setup lines, or set VALSKA_APPTAINER in site.env"
+    [[ -r $image ]] ||
+        refuse 3 "the image is not at '$image'; set VALSKA_IMAGE, or rebuild it with valska build"
+    "$apptainer" --version >"$scratch/version" 2>/dev/null &
+    version_query=$!
+    check_image
+    # A user's APPTAINER_BIND or APPTAINERENV_PYTHONPATH would get through --containall and --cleanenv.
+    for name in "${!APPTAINER@}" "${!SINGULARITY@}"; do
+        case $name in
+            APPTAINER_CACHEDIR | APPTAINER_TMPDIR | APPTAINER_CONFIGDIR) ;;
+            *) unset "$name" ;;
+        esac
+    done
+    working_directory=$bundle
+}
+
+# Array tasks trust the store's receipt while size, time and inode are the same; all others hash.
+check_image() {
+    if [[ -n $task && -r $image.receipt && $(<"$image.receipt") == "$image_sha256 $(stat -Lc '%s %Y %i' -- "$image")" ]]; then
+        image_checked='receipt'
+        return
+    fi
+    sha256_or_stop "$image"
+    [[ $REPLY == "$image_sha256" ]] ||
+        refuse 5 "the image $image is not the manifest's: its sha256 is $REPLY, not $image_sha256"
+    image_checked='hash'
+}
+
+# mount_of SOURCE DESTINATION [ro]: in Apptainer's CSV syntax, which takes commas and colons in names.
+mount_of() {
+    printf 'type=bind,"source=%s","destination=%s"%s' "${1//\"/\"\"}" "$2" "${3:+,$3}"
+}
+
+runner_version() {
+    wait "$version_query"
+    version=$(<"$scratch/version")
+    version=${version##* }
+}
+
+# What is lent or borrowed is mounted on directories of its name.
+make_view() {
+    local i
+    for ((i = 0; i < ${#loans[@]}; i += 2)); do
+        mkdir -p -- "${loans[i]}" || refuse 1 "cannot write in $bundle/outputs"
+    done
+}
+
+return_outputs() { :; }
+
+# --- A sweep: scripts, inputs and image stand in it once; a unit holds what differs ---------------
+# A unit is a point (points/LABEL), or work that several points share (shared/LABEL).
+
+usage() {
+    printf 'Usage: bash %s UNIT [--resume], or, in the sweep it belongs to,\n' "$script"
+    printf '       sbatch --array=0-N %s LIST_SHA256 LIST [--resume]\n' "$script"
+    printf '  UNIT      directory of what to run: points/LABEL or shared/LABEL of the sweep\n'
+    printf '  LIST      arrays/NAME.sums: a line for each task, the seal and the SHA256SUMS of its unit\n'
+    printf '  LIST_SHA256  digest that the list must have\n'
+    usage_of_options
+}
+
+take_words() {
+    case $# in
+        1) place=$1 && [[ -n $1 && $1 != -* ]] ;;
+        2) list_sha256=$1 list=$2 && [[ $1 =~ ^[0-9a-f]{64}$ && $2 =~ ^arrays/[A-Za-z0-9._-]+$ ]] ;;
+        *) return 1 ;;
+    esac
+}
+
+enter_run() {
+    local line
+    if [[ -n $list ]]; then
+        take_from_list
+    elif [[ $place != /* && -d $started_in/$place ]]; then
+        place=$started_in/$place
+    fi
+    cd -P -- "$place" 2>/dev/null || refuse 3 "there is no unit $place"
+    bundle=$PWD
+    case ${bundle%/*} in
+        "$common/points" | "$common/shared") ;;
+        *) refuse 2 "$bundle is no unit of $common" ;;
+    esac
+    [[ -r SHA256SUMS && -r manifest.json ]] || refuse 5 "SHA256SUMS or manifest.json of $place is missing"
+    while IFS= read -r line; do
+        [[ $line =~ ^\ *\"bundle_id\":\ \"([0-9a-f]{64})\",?$ ]] && bundle_id=${BASH_REMATCH[1]} && break
+    done <manifest.json
+    [[ -n $bundle_id ]] || refuse 5 "manifest.json of $place has no bundle_id on a line of its own"
+}
+
+# The list says what each task runs, and under which seal.
+take_from_list() {
+    local digest lines form='^([0-9a-f]{64})  ((points|shared)/[A-Za-z0-9][A-Za-z0-9._+=-]*)/SHA256SUMS$'
+    [[ -n $task ]] || refuse 2 "a list is for a job array: sbatch --array"
+    digest=$(sha256sum <"$list") || refuse 3 "cannot read $list"
+    [[ ${digest%% *} == "$list_sha256" ]] || refuse 5 "task $task: $list was changed since it was submitted"
+    mapfile -t -s "$task" -n 1 lines <"$list"
+    [[ ${lines[0]:-} =~ $form ]] || refuse 5 "task $task: $list has no line for it"
+    expected_seal=${BASH_REMATCH[1]} place=${BASH_REMATCH[2]}
+}
+
+# Slurm's own log is one for all tasks; from here on each has its own.
+open_log() {
+    [[ $scheduler == none ]] || exec >>"logs/$attempt.log" 2>&1 || refuse 1 "cannot write in $bundle/logs"
+}
+
+check_sealed() {
+    check_files_of "$bundle"
+    check_files_of "$common"
+}
+
+# What a point shares with others is run, and lies, in a unit of its own.
+find_shared() {
+    local path label i
+    [[ $bundle != "$common/shared"/* || ${bundle##*/} == "$stage"-* ]] ||
+        refuse 2 "stage $stage is not the one that ${bundle#"$common/"} is for"
+    while read -r _ path; do
+        [[ $path == ../../shared/*/manifest.json ]] || continue
+        label=${path#../../shared/}
+        label=${label%/manifest.json}
+        [[ ${label%-*} != "$stage" ]] || refuse 2 "stage $stage of $place is shared work; run it in shared/$label"
+        shared+=("$label")
+        for ((i = 0; i < ${#lent[@]}; i += 2)); do
+            [[ ${lent[i]} == "${label%-*}" ]] && loans+=("outputs/${lent[i + 1]}" "$common/shared/$label/outputs/${lent[i + 1]}")
+        done
+    done <SHA256SUMS
+}
+
+check_shared() {
+    local label i
+    for label in "${shared[@]}"; do
+        newest_attempt "$common/shared/$label" "${label%-*}"
+        [[ $REPLY == completed ]] ||
+            refuse 3 "it needs shared/$label, which has not completed: its newest attempt is ${REPLY:-none}"
+    done
+    for ((i = ${#borrowed[@]}; i < ${#loans[@]}; i += 2)); do
+        [[ -d ${loans[i + 1]} ]] || refuse 3 "it needs ${loans[i + 1]}, which is not there"
+    done
+}
+
+# newest_attempt UNIT STAGE: its state, into REPLY. One that was refused before it touched the
+# outputs does not count.
+newest_attempt() {
+    local path line state started set_aside newest=''
+    REPLY=
+    for path in "$1/records/$2"-*.json; do
+        [[ -r $path ]] || continue
+        state='' started='' set_aside=null
+        while IFS= read -r line; do
+            case $line in
+                '  "state": '*) state=${line#*: \"} ;;
+                '  "started_utc": '*) started=${line#*: \"} ;;
+                '  "set_aside": '*) set_aside=${line#*: } ;;
+                '  "outputs": '*) break ;;
+            esac
+        done <"$path"
+        [[ $state == refused* && $set_aside == null* || $started < $newest ]] && continue
+        newest=$started REPLY=${state%%\"*}
+    done
+}
+
+bundle_id=''
+
+
+# --- From here on every valska job script is the same -------------------------------------------
+# It finds the bundle, checks it, runs the command above, and writes records/<stage>-<job>.json.
+# $bundle is where it runs; $common is where scripts, inputs and site.env are, the same for a bundle.
+# bash and coreutils are enough (and Apptainer, where the runner is a container).
+
+main() {
+    export LC_ALL=C
+    own_shell
+    started_in=$PWD
+    if ! take_arguments "$@"; then
+        usage >&2
+        exit 2
+    fi
+    identify_job
+    find_common
+    enter_run
+    [[ -z $show ]] || show_command
+    describe_job
+    open_log
+    check_not_running
+    write_record running || refuse 1 "cannot write in $bundle"
+    load_site
+    make_scratch
+    check_seal
+    find_loans
+    check_shared
+    prepare_runner
+    check_references
+    check_borrowed
+    check_ranks
+    prepare_outputs
+    make_view
+    compose
+    write_record running
+    probe_ranks
+    run_payload
+    finish
+}
+
+take_arguments() {
+    local word words=()
+    for word in "$@"; do
+        case $word in
+            --help)
+                usage
+                exit 0
+                ;;
+            --show) show=yes ;;
+            --resume) resume=yes ;;
+            *) words+=("$word") ;;
+        esac
+    done
+    take_words "${words[@]}"
+}
+
+usage_of_options() {
+    printf '  --resume  go on from what an earlier attempt left, if the stage can; otherwise it is set aside\n'
+    printf '  --show    print the command and run nothing\n'
+}
+
+show_command() {
+    load_site
+    find_loans
+    scratch='<scratch>' image=${image:-'<image>'}
+    compose
+    printf '%q ' "${command[@]}"
+    printf '\n'
+    exit 0
+}
+
+# What the caller's shell or a set-up line may have changed, back to what this script means.
+own_shell() {
+    set +efuC +o posix
+    shopt -u failglob nocasematch nocaseglob extglob
+    unset CDPATH GLOBIGNORE
+    trap 'on_signal HUP 1' HUP
+    trap 'on_signal INT 2' INT
+    trap 'on_signal TERM 15' TERM
+    trap clean_up EXIT
+}
+
+say() {
+    printf 'valska: %s\n' "$*" >&2
+}
+
+# refuse EXIT_CODE REASON: a check before the payload failed, if no signal ended what was checking.
+refuse() {
+    stop_if_signalled
+    reason=$2
+    say "refused: $reason"
+    if [[ -n $record ]]; then exit_code=$1 write_record refused; fi
+    exit "$1"
+}
+
+# --- Finding the bundle --------------------------------------------------------------------------
+
+# The surest place first; a VALSKA_BUNDLE left over from another run is asked last.
+find_common() {
+    local self candidate here=
+    self=$(sha256sum <"$0") || refuse 3 "cannot read this script"
+    self=${self%% *}
+    if [[ ${0##*/} == "$script" ]]; then
+        here=${0%"$script"}
+        [[ $here == /* ]] || here=$PWD/$here
+    fi
+    for candidate in "$here" "$PWD" "${SLURM_SUBMIT_DIR:-}" "${VALSKA_BUNDLE:-}"; do
+        if [[ $candidate == /* ]] && lists_this_script "$candidate/SHA256SUMS" "$self"; then
+            cd -P -- "$candidate" || refuse 3 "cannot enter $candidate"
+            common=$PWD
+            return
+        fi
+    done
+    refuse 3 "what this script belongs to is not found, or the script was altered; start it in its bundle (or sweep), or set VALSKA_BUNDLE"
+}
+
+lists_this_script() {
+    local digest path
+    [[ -r $1 ]] || return 1
+    while read -r digest path; do
+        [[ $digest == "$2" && $path == "$script" ]] && return 0
+    done <"$1"
+    return 1
+}
+
+check_seal() {
+    if [[ -n $expected_seal && $expected_seal != "$seal" ]]; then
+        refuse 5 "$bundle was changed since it was submitted: its seal is $seal, not $expected_seal"
+    fi
+    check_sealed
+}
+
+# check_files_of DIRECTORY: all that its SHA256SUMS lists, but an image, which is checked by itself.
+check_files_of() {
+    local line
+    while IFS= read -r line; do
+        [[ $runner == container && $1/${line:66} == "$image" ]] || printf '%s\n' "$line"
+    done <"$1/SHA256SUMS" >"$scratch/sums"
+    run_child within "$1" sha256sum --check --strict --quiet "$scratch/sums" >"$scratch/report" 2>&1
+    stop_if_signalled
+    if ((child_code)); then
+        REPLY=$(<"$scratch/report")
+        refuse 5 "$1 was altered: ${REPLY//$'\n'/; }"
+    fi
+}
+
+# --- The site ------------------------------------------------------------------------------------
+
+load_site() {
+    local path
+    site_setup() { :; }
+    site_image=${VALSKA_IMAGE:-}
+    declare -gA VALSKA_REFERENCES=()
+    declare -ga VALSKA_MOUNTS=()
+    VALSKA_APPTAINER='' VALSKA_SCRATCH='' VALSKA_SRUN_MPI=''
+    if [[ -r $common/site.env ]]; then
+        bash -n "$common/site.env" || refuse 3 "site.env is not a script that bash can read"
+        VALSKA_IMAGE=
+        # shellcheck source=/dev/null
+        source "$common/site.env"
+        hex_of "$(exec_sha256 "$common/site.env")"
+        site_env_sha256=$REPLY
+        json_string "$(<"$common/site.env")"
+        site_env_json=$REPLY
+        [[ -n $VALSKA_IMAGE && -e $VALSKA_IMAGE ]] && site_image=$VALSKA_IMAGE
+    fi
+    apptainer=${VALSKA_APPTAINER:-apptainer}
+    image=$site_image
+    for path in "$common"/containers/*.sif; do
+        [[ -e $path ]] && image=$path
+    done
+}
+
+set_up() {
+    local code
+    site_setup
+    code=$?
+    own_shell
+    cd -- "$bundle" || refuse 1 "cannot enter $bundle"
+    ((code == 0)) || refuse 3 "the site's set-up lines ended with exit code $code; the last one has to succeed"
+}
+
+make_scratch() {
+    scratch=$(mktemp -d "${VALSKA_SCRATCH:-${TMPDIR:-/tmp}}/valska-XXXXXXXX") ||
+        refuse 3 "no scratch directory; set scratch in the configuration, or TMPDIR"
+    [[ $scratch == /* ]] || scratch=$PWD/$scratch
+}
+
+clean_up() {
+    local code=$?
+    if [[ $recorded == running ]]; then
+        exit_code=$((code ? code : 1))
+        reason="the job script ended early, with exit code $code; see its log, and the set-up lines in site.env"
+        say "$reason"
+        write_record failed
+        code=$exit_code
+    fi
+    if [[ -n $scratch && -d $scratch ]]; then rm -rf -- "$scratch"; fi
+    exit "$code"
+}
+
+# --- Inputs, ranks, outputs ----------------------------------------------------------------------
+
+# Referenced inputs lie outside the bundle: same bytes as when it was made?
+check_references() {
+    local i path found
+    for ((i = 0; i < ${#references[@]}; i += 2)); do
+        path=${references[i]}
+        found=${VALSKA_REFERENCES[$path]:-}
+        [[ -r $found ]] || refuse 3 "referenced input $path is not at '$found'; say in site.env where it is"
+        sha256_or_stop "$found"
+        [[ $REPLY == "${references[i + 1]}" ]] ||
+            refuse 5 "referenced input $found was altered since the bundle was made"
+        inputs_checked=$((inputs_checked + 1))
+    done
+}
+
+# Where borrowed directories are, and shared work.
+find_loans() {
+    local i path
+    for ((i = 0; i < ${#borrowed[@]}; i += 2)); do
+        path=${borrowed[i]}
+        loans+=("$path" "${VALSKA_REFERENCES[$path]:-}")
+    done
+    find_shared
+}
+
+check_borrowed() {
+    local i found
+    for ((i = 0; i < ${#borrowed[@]}; i += 2)); do
+        found=${loans[i + 1]}
+        [[ -d $found ]] ||
+            refuse 3 "borrowed directory ${borrowed[i]} is not at '$found'; say in site.env where it is"
+        tree_sha256_or_stop "$found"
+        [[ $REPLY == "${borrowed[i + 1]}" ]] ||
+            refuse 5 "borrowed directory $found was altered since the bundle was made"
+    done
+}
+
+check_ranks() {
+    if [[ $scheduler == slurm && -n ${SLURM_NTASKS:-} && $SLURM_NTASKS != "$ranks" ]]; then
+        refuse 2 "the job has $SLURM_NTASKS tasks, the manifest says $ranks ranks; make a bundle for $SLURM_NTASKS"
+    fi
+}
+
+# What an earlier attempt left is kept: this one goes on from it, or it is set aside.
+prepare_outputs() {
+    local path newest=''
+    if [[ -n $resume ]] || ((restart > 0)); then
+        if ((${#resume_by[@]})); then find_outputs "${resume_by[0]}"; fi
+        for path in "${found_outputs[@]}"; do
+            if [[ -f $path && (-z $newest || $path -nt $newest) ]]; then newest=$path; fi
+        done
+        if [[ -n $newest ]]; then
+            resumed_from=${newest%/*}
+            going_on=("${resume_by[1]}" "${resumed_from##*/}")
+            say "goes on from $resumed_from/"
+            return
+        fi
+        say "there is nothing to go on from; it starts anew"
+    fi
+    set_aside_outputs
+}
+
+# Never mixed with this attempt's.
+set_aside_outputs() {
+    local path number=1 target
+    list_owned
+    ((${#outputs[@]})) || return 0
+    outputs=()
+    while [[ -e outputs.$number ]]; do number=$((number + 1)); done
+    for path in "${owned[@]}"; do
+        if [[ $path == . ]]; then
+            target=outputs.$number
+            mv -- outputs "$target" && mkdir outputs
+        elif [[ -e outputs/$path ]]; then
+            target=outputs.$number/$(dirname -- "$path")
+            mkdir -p -- "$target" && mv -- "outputs/$path" "$target/"
+        fi || refuse 1 "cannot set earlier outputs aside"
+    done
+    set_aside=outputs.$number
+    say "outputs of an earlier attempt are in $set_aside/"
+}
+
+# list_owned: into outputs, every file that this stage wrote.
+list_owned() {
+    local path file
+    outputs=()
+    shopt -s globstar nullglob dotglob
+    for path in "${owned[@]}"; do
+        path=outputs/$path
+        for file in "$path" "${path%/.}"/**; do
+            [[ -f $file ]] && outputs+=("$file")
+        done
+    done
+    shopt -u globstar nullglob dotglob
+}
+
+# find_outputs NAME: into found_outputs, what there is of a declared output. Only * is special in it.
+find_outputs() {
+    local pattern=outputs/$1 IFS=
+    found_outputs=()
+    if [[ $1 != *'*'* ]]; then
+        if [[ -e $pattern ]]; then found_outputs=("$pattern"); fi
+        return
+    fi
+    pattern=${pattern//\\/\\\\}
+    pattern=${pattern//\?/\\?}
+    pattern=${pattern//\[/\\[}
+    shopt -s globstar nullglob dotglob
+    # shellcheck disable=SC2206
+    found_outputs=($pattern)
+    shopt -u globstar nullglob dotglob
+}
+
+# --- Running -------------------------------------------------------------------------------------
+
+on_signal() {
+    if [[ -z $signal ]]; then signal=$1 signal_number=$2 signalled_s=$SECONDS; fi
+    if [[ -n $child ]]; then kill -TERM "$child" 2>/dev/null; fi
+}
+
+# run_child COMMAND...: in the background, so that a signal reaches it at once; waits until it is
+# gone. One that does not heed TERM is killed while there is time left to write the record.
+run_child() {
+    "$@" &
+    child=$!
+    if [[ -n $signal ]]; then kill -TERM "$child" 2>/dev/null; fi
+    wait "$child"
+    child_code=$?
+    while [[ -n $signal ]] && kill -0 "$child" 2>/dev/null; do
+        if ((SECONDS - signalled_s >= patience)); then kill -KILL "$child" 2>/dev/null; fi
+        sleep 0.1
+    done
+    child=
+}
+
+stop_if_signalled() {
+    [[ -z $signal ]] && return
+    exit_code=$((128 + signal_number)) reason="stopped by SIG$signal before the payload started"
+    if [[ -n $record ]]; then write_record signalled; fi
+    exit "$exit_code"
+}
+
+# Ranks that do not find each other run as many worlds of size 1, and all write one file.
+probe_ranks() {
+    local wanted='' found i
+    ((ranks > 1 && ${#probe[@]})) || return 0
+    for ((i = 0; i < ranks; i++)); do wanted+="${wanted:+ }$ranks"; done
+    compose "${probe[@]}"
+    run_child within "$working_directory" "${command[@]}" >"$scratch/probe" 2>"$scratch/probe.err" </dev/null
+    stop_if_signalled
+    compose
+    found=$(<"$scratch/probe")
+    found=${found//$'\n'/ }
+    if [[ $found != "$wanted" ]]; then
+        cat -- "$scratch/probe.err" >&2
+        refuse 3 "MPI does not give one world of $ranks ranks; each rank reports a world of: $found"
+    fi
+}
+
+run_payload() {
+    stop_if_signalled
+    run_child within "$working_directory" "${command[@]}" </dev/null
+    exit_code=$child_code
+}
+
+# within DIRECTORY PROGRAM...
+within() {
+    cd -- "$1" && shift && exec "$@"
+}
+
+finish() {
+    local path state=completed
+    return_outputs
+    for path in "${declared[@]}"; do
+        find_outputs "$path"
+        ((${#found_outputs[@]})) || missing_outputs+=("$path")
+    done
+    if [[ -n $signal ]]; then
+        state=signalled exit_code=$((128 + signal_number)) reason="stopped by SIG$signal"
+    elif ((exit_code != 0)); then
+        state=failed reason="the payload ended with exit code $exit_code"
+    elif ((${#missing_outputs[@]})); then
+        state=failed exit_code=66 reason="the payload ended with exit code 0 without: ${missing_outputs[*]}"
+    fi
+    list_owned
+    if ! write_record "$state"; then
+        state=failed reason=${reason:-its record cannot be written} exit_code=$((exit_code ? exit_code : 1))
+    fi
+    runner_version
+    if [[ -z $signal ]]; then hash_outputs; fi
+    write_record "$state"
+    say "stage $stage: $state${reason:+ ($reason)}"
+    exit "$exit_code"
+}
+
+# --- Digests -------------------------------------------------------------------------------------
+
+# OpenSSL uses the processor's SHA instructions where coreutils may not.
+exec_sha256() {
+    if command -v openssl >/dev/null; then exec openssl dgst -sha256 -r "$@"; fi
+    exec sha256sum "$@"
+}
+
+sha256_within() {
+    cd -- "$1" && shift && exec_sha256 "$@"
+}
+
+# sha256_or_stop FILE: into REPLY. Takes long for a large file, and ends at once at a signal.
+sha256_or_stop() {
+    run_child exec_sha256 "$1" >"$scratch/digest"
+    stop_if_signalled
+    hex_of "$(<"$scratch/digest")"
+    [[ -n $REPLY ]] || refuse 3 "the digest of $1 cannot be found out"
+}
+
+# hex_of LINE: the digest in it, into REPLY. Where a name is odd, the line begins with a backslash.
+hex_of() {
+    REPLY=${1#\\}
+    REPLY=${REPLY:0:64}
+}
+
+hash_outputs() {
+    local line
+    ask_of_outputs exec_sha256
+    for line in "${answers[@]}"; do
+        hex_of "$line"
+        output_digests+=("$REPLY")
+    done
+}
+
+# ask_of_outputs COMMAND...: into the array answers, a line for each output. A call takes many, since
+# there may be thousands; one by one where a file cannot be read, or has a newline in its name.
+ask_of_outputs() {
+    local i path chunk lines
+    answers=()
+    for ((i = 0; i < ${#outputs[@]}; i += 500)); do
+        chunk=("${outputs[@]:i:500}")
+        mapfile -t lines < <("$@" "${chunk[@]}" 2>/dev/null)
+        if ((${#lines[@]} != ${#chunk[@]})); then
+            lines=()
+            for path in "${chunk[@]}"; do lines+=("$("$@" "$path")"); done
+        fi
+        answers+=("${lines[@]}")
+    done
+}
+
+# tree_sha256_or_stop DIRECTORY: into REPLY, the digest of what sha256sum prints of all its files, by
+# their paths in it, sorted bytewise.
+tree_sha256_or_stop() {
+    local i line files=()
+    list_tree "$1"
+    : >"$scratch/digests"
+    for ((i = 0; i < ${#files[@]}; i += 500)); do
+        run_child sha256_within "$1" "${files[@]:i:500}" >>"$scratch/digests"
+        stop_if_signalled
+    done
+    i=0
+    while IFS= read -r line; do
+        hex_of "$line"
+        printf '%s  %s\n' "$REPLY" "${files[i++]#./}"
+    done <"$scratch/digests" >"$scratch/tree"
+    hex_of "$(sha256sum <"$scratch/tree")"
+}
+
+# list_tree DIRECTORY: into files. What is neither file nor directory is listed too, and counts as altered.
+list_tree() {
+    local path
+    shopt -s globstar nullglob dotglob
+    for path in "$1"/**; do
+        if [[ -L $path || ! -d $path ]]; then files+=("./${path#"$1/"}"); fi
+    done
+    shopt -u globstar nullglob dotglob
+}
+
+# --- The record ----------------------------------------------------------------------------------
+
+identify_job() {
+    local line
+    scheduler=none job_id=${VALSKA_JOB_ID:-}
+    if [[ -n ${SLURM_JOB_ID:-} && ${0##*/} != "$script" ]]; then
+        scheduler=slurm job_id=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}
+        task=${SLURM_ARRAY_TASK_ID:-} restart=${SLURM_RESTART_COUNT:-0} job_name=${SLURM_JOB_NAME:-}
+    elif [[ $job_id =~ ^local-[0-9a-f-]{36}$ ]]; then
+        scheduler=local job_name=${VALSKA_JOB_NAME:-} task=${VALSKA_TASK_ID:-}
+    else
+        read -r line </proc/sys/kernel/random/uuid
+        job_id=local-$line
+    fi
+    [[ $task =~ ^(0|[1-9][0-9]{0,8})?$ ]] || refuse 2 "'$task' is not the index of an array's task"
+    attempt=$stage-$job_id${task:+_$task}
+}
+
+describe_job() {
+    # An inherited HOSTNAME is that of the submitting host.
+    read -r HOSTNAME </proc/sys/kernel/hostname
+    seal=$(sha256sum <SHA256SUMS)
+    seal=${seal%% *}
+    now
+    started=$REPLY started_s=$SECONDS
+    record=records/$attempt-r$restart.json
+    describe_host
+    if [[ ! -d records || ! -d logs || ! -d outputs ]]; then
+        mkdir -p records logs outputs || refuse 1 "cannot write in $bundle"
+    fi
+}
+
+describe_host() {
+    local line system release cpu=unknown memory=0 gpu_list=()
+    read -r system </proc/sys/kernel/ostype
+    read -r release </proc/sys/kernel/osrelease
+    while IFS= read -r line; do
+        [[ $line == 'model name'* ]] && cpu=${line#*: } && break
+    done </proc/cpuinfo
+    while read -r line memory _; do
+        [[ $line == MemTotal: ]] && break
+    done </proc/meminfo
+    if [[ $gpus == yes ]] && command -v nvidia-smi >/dev/null; then mapfile -t gpu_list < <(nvidia-smi -L); fi
+    json_object name "$HOSTNAME" kernel "$system $release" cpu "$cpu"
+    host_json=${REPLY%\}}
+    json_list "${gpu_list[@]}"
+    host_json+=", \"cpus\": $(unset OMP_NUM_THREADS OMP_THREAD_LIMIT && nproc), \"memory_kib\": $memory, \"gpus\": $REPLY}"
+}
+
+# A record that says running may be of a job that was lost; only a live one stands in the way.
+check_not_running() {
+    local path other
+    for path in records/"$stage"-*.json; do
+        other=${path#records/"$stage"-} other=${other%-r*.json}
+        [[ -r $path && ${other%%_*} != "$job_id" ]] || continue
+        if record_says_running "$path" && is_alive "$other"; then
+            refuse 3 "stage $stage is running already, as job $other"
+        fi
+    done
+}
+
+record_says_running() {
+    local line
+    other_host='' other_pid=''
+    while IFS= read -r line; do
+        case $line in
+            *'"state": "'*) [[ $line == *'"running"'* ]] || return 1 ;;
+            *'"pid": '*) other_pid=${line##*: } other_pid=${other_pid%,} ;;
+            *'"host": {"name": '*) other_host=${line#*'"name": '} other_host=${other_host%%,*} ;;
+        esac
+    done <"$1"
+}
+
+is_alive() {
+    if [[ $1 == local-* ]]; then
+        json_string "$HOSTNAME"
+        [[ $other_host == "$REPLY" && -r /proc/$other_pid/cmdline ]] &&
+            [[ $(tr '\0' ' ' <"/proc/$other_pid/cmdline") == *"$script"* ]]
+    else
+        command -v squeue >/dev/null && [[ -n $(squeue --noheader --jobs "$1" --states running 2>/dev/null) ]]
+    fi
+}
+
+# The functions from here on leave their text in REPLY: a subshell for every string would cost more
+# than the start of the container.
+
+now() {
+    TZ=UTC0 printf -v REPLY '%(%Y-%m-%dT%H:%M:%SZ)T' -1
+}
+
+json_string() {
+    local text=$1 i char escaped='[[:cntrl:]]'
+    if [[ $text == *[$'\x80'-$'\xff']* && ! $text =~ $utf8 ]]; then
+        escaped=$'[[:cntrl:]\x80-\xff]'
+    fi
+    text=${text//\\/\\\\}
+    text=${text//\"/\\\"}
+    REPLY=$text
+    if [[ $text == *$escaped* ]]; then
+        # A byte that is not of UTF-8 becomes a lone surrogate, from which a reader can restore it.
+        REPLY=
+        for ((i = 0; i < ${#text}; i++)); do
+            char=${text:i:1}
+            # shellcheck disable=SC2254
+            case $char in
+                [[:cntrl:]]) printf -v char '\\u%04x' "'$char" ;;
+                $escaped) printf -v char '\\udc%02x' "'$char" ;;
+            esac
+            REPLY+=$char
+        done
+    fi
+    REPLY="\"$REPLY\""
+}
+
+json_or_null() {
+    if [[ -n $1 ]]; then json_string "$1"; else REPLY=null; fi
+}
+
+json_list() {
+    local item list='' separator=''
+    for item in "$@"; do
+        json_string "$item"
+        list+=$separator$REPLY separator=', '
+    done
+    REPLY="[$list]"
+}
+
+# json_object NAME VALUE...: all values are strings or null.
+json_object() {
+    local object='' separator=''
+    while (($#)); do
+        json_or_null "$2"
+        object+="$separator\"$1\": $REPLY" separator=', '
+        shift 2
+    done
+    REPLY="{$object}"
+}
+
+json_slurm() {
+    local name pairs=()
+    for name in SLURM_JOB_ID SLURM_JOB_NAME SLURM_CLUSTER_NAME SLURM_JOB_PARTITION SLURM_JOB_ACCOUNT SLURM_JOB_QOS \
+        SLURM_JOB_NODELIST SLURM_JOB_NUM_NODES SLURM_NTASKS SLURM_CPUS_PER_TASK SLURM_MEM_PER_NODE SLURM_MEM_PER_CPU \
+        SLURM_JOB_GPUS SLURM_RESTART_COUNT SLURM_ARRAY_JOB_ID SLURM_ARRAY_TASK_ID SLURM_SUBMIT_HOST SLURM_SUBMIT_DIR; do
+        if [[ -n ${!name:-} ]]; then pairs+=("$name" "${!name}"); fi
+    done
+    json_object "${pairs[@]}"
+}
+
+json_outputs() {
+    local i list='' separator=''
+    ask_of_outputs stat -Lc %s --
+    for ((i = 0; i < ${#outputs[@]}; i++)); do
+        json_string "${outputs[i]}"
+        list+="$separator"$'\n'"    {\"path\": $REPLY, \"size\": ${answers[i]:-0}, "
+        json_or_null "${output_digests[i]:-}"
+        list+="\"sha256\": $REPLY}" separator=,
+    done
+    REPLY="[$list]"
+}
+
+# put NAME JSON, put_string NAME TEXT: one field of the record.
+put() {
+    fields+="${fields:+,$'\n'}  \"$1\": $2"
+}
+
+put_string() {
+    json_or_null "$2"
+    put "$1" "$REPLY"
+}
+
+# write_record STATE: whole or not at all.
+write_record() {
+    local fields='' ended='' elapsed=null runner_json
+    recorded=$1
+    if [[ $1 != running ]]; then
+        now
+        ended=$REPLY elapsed=$((SECONDS - started_s))
+    fi
+    put_string schema_version 1.0
+    put_string stage "$stage"
+    put_string state "$1"
+    json_object scheduler "$scheduler" id "$job_id" task "$task" name "$job_name"
+    put job "${REPLY%\}}, \"restart\": $restart}"
+    put pid "$$"
+    put_string bundle_id "$bundle_id"
+    put_string instance "$instance"
+    put_string seal "$seal"
+    put_string valska_version "$valska_version"
+    put_string started_utc "$started"
+    put_string ended_utc "$ended"
+    put elapsed_s "$elapsed"
+    put exit_code "${exit_code:-null}"
+    put_string signal "$signal"
+    put_string reason "$reason"
+    put host "$host_json"
+    json_slurm
+    put slurm "$REPLY"
+    json_object kind "$runner" version "$version"
+    runner_json=${REPLY%\}}
+    json_list "${command[@]}"
+    put runner "$runner_json, \"command\": $REPLY}"
+    REPLY=null
+    if [[ -n $image_checked ]]; then json_object sha256 "$image_sha256" path "$image" checked "$image_checked"; fi
+    put image "$REPLY"
+    put environment "${environment_json:-null}"
+    put_string site_env_sha256 "$site_env_sha256"
+    put site_env "$site_env_json"
+    put inputs_checked "$inputs_checked"
+    put_string set_aside "$set_aside"
+    put_string resumed_from "$resumed_from"
+    json_outputs
+    put outputs "$REPLY"
+    json_list "${missing_outputs[@]}"
+    put missing_outputs "$REPLY"
+    if ! { printf '{\n%s\n}\n' "$fields" >"$record.tmp" && mv -f -- "$record.tmp" "$record"; }; then
+        say "cannot write $record"
+        return 1
+    fi
+}
+
+common='' bundle='' place='' list='' list_sha256='' seal='' expected_seal='' started_in='' show='' resume='' reason=''
+signal='' signal_number='' signalled_s=0 child='' child_code='' exit_code='' record='' recorded='' attempt='' scheduler=none
+job_id='' task='' restart=0 job_name='' started='' started_s=0 version='' environment_json='' image='' image_checked=''
+apptainer=apptainer scratch='' site_env_sha256='' site_env_json=null working_directory='' set_aside='' resumed_from=''
+host_json='' inputs_checked=0
+command=() going_on=() outputs=() output_digests=() answers=() found_outputs=() missing_outputs=() shared=() loans=()
+utf8=$'^([\x01-\x7f]|[\xc2-\xdf][\x80-\xbf]|\xe0[\xa0-\xbf][\x80-\xbf]|[\xe1-\xec\xee\xef][\x80-\xbf]{2}|'
+utf8+=$'\xed[\x80-\x9f][\x80-\xbf]|\xf0[\x90-\xbf][\x80-\xbf]{2}|[\xf1-\xf3][\x80-\xbf]{3}|\xf4[\x80-\x8f][\x80-\xbf]{2})*$'
+main "$@"
+exit
