@@ -9,27 +9,29 @@ import signal
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 
 from valska.external_tools.core.errors import SubmissionError, ValskaError
+from valska.external_tools.core.identity import ProcessIdentity
 from valska.external_tools.core.local import supervisor
+from valska.external_tools.core.local.belief import Belief
+from valska.external_tools.core.local.cancelling import write_request
+from valska.external_tools.core.local.job import Index, LocalJob, Progress, Queue, split_id
 from valska.external_tools.core.local.queue import (
-    LocalJob,
-    Queue,
-    believed,
-    cancel_request,
     create_queue,
+    queue_key,
+    queue_paths,
     read_queue,
-    read_queues,
 )
+from valska.external_tools.core.local.room import cpus_asked, jobs_at_once
 from valska.external_tools.core.run_directory import Bundle
 from valska.external_tools.core.scheduler import (
     JobInfo,
     JobRef,
     JobRequest,
-    JobState,
     SchedulerError,
     Watch,
     parse_utc,
@@ -42,7 +44,7 @@ START_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Local:
-    """Runs the stages on this machine, one after the other, detached from the terminal.
+    """Runs the stages on this machine, as many at once as it has room, detached from the terminal.
 
     Parameters
     ----------
@@ -84,40 +86,46 @@ class Local:
         ------
         SubmissionError
             If it did not; then nothing runs.
+        UsageError
+            If ``$VALSKA_LOCAL_JOBS`` is not a number.
         """
-        ids = {request.stage: request.job_id or self.new_id() for request in requests}
+        at_once = jobs_at_once(self.environment)
+        jobs = local_jobs(requests, self.new_id)
         for request in requests:
             watch.sending(request, _command(request))
-        token = token_of(requests[0].name) or ""
-        jobs = [_job(request, ids) for request in requests]
-        with supervisor.launch(bundle, token, jobs, self.environment) as child:
-            given_up = not _is_ready(child) and _give_up(bundle, token)
+        key = queue_key(requests[0].name, array=any(request.tasks for request in requests))
+        with supervisor.launch(bundle, key, jobs, self.environment, at_once) as child:
+            given_up = not _is_ready(child) and _give_up(bundle, key)
             if given_up:
                 os.killpg(child.pid, signal.SIGKILL)
         if given_up:
-            raise _not_started(bundle, token)
-        for request in requests:
-            watch.accepted(request, JobRef(ids[request.stage], request.name))
+            raise _not_started(bundle, key)
+        for request, job in zip(requests, jobs, strict=True):
+            watch.accepted(request, JobRef(job.job_id, request.name))
 
     def find(
         self, bundle: Bundle, ref: JobRef | None, name: str, since: datetime
     ) -> JobInfo | None:
-        """Return a job by name; a submission that no supervisor took over never will be."""
-        token = token_of(name) or ""
-        if _give_up(bundle, token):
-            return None
-        queue = _read(bundle, token)
-        jobs = queue.jobs if queue and queue.supervisor else ()
-        return next((self._info(queue, job) for job in jobs if queue and job.name == name), None)
+        """Return a job by name; a submission that no supervisor took over never will be.
+
+        Of an array it tells the state of the whole.
+        """
+        if found := self._named(bundle, name):
+            return found
+        for key in {queue_key(name, array=True), queue_key(name, array=False)}:
+            _give_up(bundle, key)
+        return self._named(bundle, name)
 
     def query(self, bundle: Bundle, refs: Sequence[JobRef]) -> Mapping[str, JobInfo]:
-        """Return what the state files say, and whether the processes in them still live."""
+        """Return what the state files say, and whether the processes in them still live.
+
+        The id of an array asks for each of its tasks: ``<id>_<index>``.
+        """
         wanted = {ref.job_id for ref in refs}
         return {
-            job.job_id: self._info(queue, job)
-            for queue in _queues(bundle, refs)
-            for job in queue.jobs
-            if job.job_id in wanted
+            job.task_id(index): self._info(belief, job, index)
+            for belief in _beliefs(bundle, refs)
+            for job, index in _chosen(belief, wanted)
         }
 
     def cancel(self, bundle: Bundle, refs: Sequence[JobRef], grace_s: float) -> None:
@@ -128,26 +136,24 @@ class Local:
         SchedulerError
             If a job's supervisor is on another host and does not end it.
         """
-        wanted = [ref for ref in reversed(refs) if self._state(bundle, ref).live]
-        for ref in wanted:
-            cancel_request(bundle, ref.job_id).write_text(f"{grace_s:g}\n")
-        self._end_orphans(bundle, wanted, grace_s)
-        ended = self._wait(bundle, wanted, grace_s + 10.0)
-        for ref in wanted:
-            cancel_request(bundle, ref.job_id).unlink(missing_ok=True)
+        requests = [
+            write_request(bundle, belief.queue.key, ids, grace_s)
+            for belief in _beliefs(bundle, refs)
+            if (ids := _live_ids(belief, refs)) and not belief.orphaned
+        ]
+        self._end_orphans(bundle, refs, grace_s)
+        ended = self._wait(bundle, refs, grace_s + 10.0)
+        for path in requests:
+            path.unlink(missing_ok=True)
         if not ended:
             raise SchedulerError(
                 "the supervisor of the jobs has not ended them",
                 "If it runs on another host, run `valska cancel` there.",
             )
 
-    def _state(self, bundle: Bundle, ref: JobRef) -> JobState:
-        info = self.query(bundle, [ref]).get(ref.job_id)
-        return info.state if info else JobState.LOST
-
     def _wait(self, bundle: Bundle, refs: Sequence[JobRef], bound_s: float) -> bool:
         waited, pause = 0.0, 0.05
-        while any(self._state(bundle, ref).live for ref in refs):
+        while any(info.state.live for info in self.query(bundle, refs).values()):
             if waited > bound_s:
                 return False
             self.sleep(pause)
@@ -156,48 +162,73 @@ class Local:
 
     def _end_orphans(self, bundle: Bundle, refs: Sequence[JobRef], grace_s: float) -> None:
         """End scripts whose supervisor was killed: nobody else will."""
-        orphans = [job for ref in refs if (job := _orphan(bundle, ref)) and job.process]
+        orphans = _orphans(bundle, refs)
         for number in (signal.SIGTERM, signal.SIGKILL):
-            for job in orphans:
-                _signal(job, number)
+            for process in orphans:
+                _signal(process, number)
             self._wait(bundle, refs, grace_s if orphans else 0.0)
 
-    def _info(self, queue: Queue, job: LocalJob) -> JobInfo:
-        state, reason = believed(queue, job)
+    def _named(self, bundle: Bundle, name: str) -> JobInfo | None:
+        for belief in _beliefs(bundle, [JobRef("", name)]):
+            for job in belief.queue.jobs if belief.queue.supervisor else ():
+                if job.name == name and job.tasks:
+                    state = belief.overall(job)
+                    return JobInfo(job.job_id, job.name, state, state.value, limit_s=job.limit_s)
+                if job.name == name:
+                    return self._info(belief, job, None)
+        return None
+
+    def _info(self, belief: Belief, job: LocalJob, index: Index) -> JobInfo:
+        progress = belief.of(job, index)
         return JobInfo(
-            job.job_id,
+            job.task_id(index),
             job.name,
-            state,
-            state.value,
-            exit_code=job.exit_code,
-            signal=job.signal,
-            reason=reason,
-            elapsed_s=self._elapsed(job),
+            progress.state,
+            progress.state.value,
+            exit_code=progress.exit_code,
+            signal=progress.signal,
+            reason=progress.reason,
+            elapsed_s=self._elapsed(progress),
             limit_s=job.limit_s,
         )
 
-    def _elapsed(self, job: LocalJob) -> int | None:
-        if job.started_utc is None:
+    def _elapsed(self, progress: Progress) -> int | None:
+        if progress.started_utc is None:
             return None
-        end = parse_utc(job.ended_utc) if job.ended_utc else self.now()
-        return int((end - parse_utc(job.started_utc)).total_seconds())
+        end = parse_utc(progress.ended_utc) if progress.ended_utc else self.now()
+        return int((end - parse_utc(progress.started_utc)).total_seconds())
 
 
 def _command(request: JobRequest) -> tuple[str, ...]:
     return ("bash", request.script, *request.args)
 
 
-def _job(request: JobRequest, ids: Mapping[str, str]) -> LocalJob:
-    return LocalJob(
-        job_id=ids[request.stage],
-        name=request.name,
-        stage=request.stage,
-        script=request.script,
-        args=request.args,
-        dependency=(*request.dependency, *(ids[stage] for stage in request.after)),
-        limit_s=parse_time(request.directives.get("time", "")),
-        grace_s=grace_of(request.directives),
-    )
+def local_jobs(requests: Sequence[JobRequest], new_id: Callable[[], str]) -> list[LocalJob]:
+    """Return the jobs of a chain.
+
+    A stage that another one waits for is the last before it of that name, since a sweep sends a
+    stage in several slices.
+    """
+    jobs: list[LocalJob] = []
+    ids: dict[str, str] = {}
+    for request in requests:
+        job = LocalJob(
+            job_id=request.job_id or new_id(),
+            name=request.name,
+            stage=request.stage,
+            script=request.script,
+            args=request.args,
+            dependency=(*request.dependency, *(ids[stage] for stage in request.after)),
+            corresponding=(*request.corresponding, *(ids[stage] for stage in request.after_each)),
+            limit_s=parse_time(request.directives.get("time", "")),
+            grace_s=grace_of(request.directives),
+            cpus=cpus_asked(request.directives),
+            throttle=request.throttle,
+            tasks=tuple(sorted(set(request.tasks))),
+        )
+        ids[request.stage] = job.job_id
+        jobs.append(job)
+    return jobs
 
 
 def _is_ready(child: subprocess.Popen[bytes]) -> bool:
@@ -208,13 +239,13 @@ def _is_ready(child: subprocess.Popen[bytes]) -> bool:
         return bool(selector.select(START_TIMEOUT_S)) and child.stdout.read(1) != b""
 
 
-def _give_up(bundle: Bundle, token: str) -> bool:
+def _give_up(bundle: Bundle, key: str) -> bool:
     """Keep a submission from ever being started; False if it was."""
-    return create_queue(bundle.local_queue(token), Queue(token, None, ()))
+    return create_queue(bundle.local_queue(key), Queue(key, None, ()))
 
 
-def _not_started(bundle: Bundle, token: str) -> SubmissionError:
-    path = supervisor.messages(bundle, token)
+def _not_started(bundle: Bundle, key: str) -> SubmissionError:
+    path = supervisor.messages(bundle, key)
     said = path.read_text(errors="replace").strip().splitlines() if path.exists() else []
     return SubmissionError(
         f"the local scheduler did not start: {said[-1] if said else 'it gave no reason'}",
@@ -222,32 +253,63 @@ def _not_started(bundle: Bundle, token: str) -> SubmissionError:
     )
 
 
-def _queues(bundle: Bundle, refs: Sequence[JobRef]) -> Iterable[Queue]:
+def _beliefs(bundle: Bundle, refs: Sequence[JobRef]) -> list[Belief]:
+    """Return what is known of the submissions that jobs belong to, by the tokens in their names."""
     tokens = {token_of(ref.name or "") for ref in refs}
-    if None in tokens:
-        return list(read_queues(bundle))
-    return [queue for token in tokens if (queue := _read(bundle, token or ""))]
-
-
-def _read(bundle: Bundle, token: str) -> Queue | None:
+    paths = [path for token in tokens if token for path in queue_paths(bundle, token)]
     try:
-        return read_queue(bundle.local_queue(token))
+        if None not in tokens:
+            return [Belief(queue) for path in paths if (queue := read_queue(path))]
     except ValskaError as error:
         raise SchedulerError(error.message, error.hint) from error
+    return [Belief(queue) for queue in _readable(queue_paths(bundle))]
 
 
-def _orphan(bundle: Bundle, ref: JobRef) -> LocalJob | None:
-    for queue in _queues(bundle, [ref]):
-        if queue.supervisor is not None and queue.supervisor.alive() is False:
-            return next((job for job in queue.jobs if job.job_id == ref.job_id), None)
-    return None
+def _readable(paths: Sequence[Path]) -> Iterator[Queue]:
+    for path in paths:
+        with contextlib.suppress(ValskaError):
+            if queue := read_queue(path):
+                yield queue
 
 
-def _signal(job: LocalJob, number: signal.Signals) -> None:
-    if job.process is None or not job.process.alive():
+def _chosen(belief: Belief, ids: Set[str]) -> Iterator[tuple[LocalJob, Index]]:
+    """Yield the tasks that are named, by themselves or with their whole array."""
+    for text in ids:
+        job_id, index = split_id(text)
+        job = belief.job(job_id)
+        if job is None:
+            continue
+        if index is None:
+            yield from ((job, one) for one in job.indices)
+        elif belief.knows(job, index):
+            yield job, index
+
+
+def _live_ids(belief: Belief, refs: Sequence[JobRef]) -> list[str]:
+    """Return the ids, as they were given, of what waits or runs."""
+    return [
+        ref.job_id
+        for ref in refs
+        if any(belief.of(*one).state.live for one in _chosen(belief, {ref.job_id}))
+    ]
+
+
+def _orphans(bundle: Bundle, refs: Sequence[JobRef]) -> list[ProcessIdentity]:
+    ids = {ref.job_id for ref in refs}
+    return [
+        process
+        for belief in _beliefs(bundle, refs)
+        if belief.orphaned
+        for one in _chosen(belief, ids)
+        if (process := belief.of(*one).process)
+    ]
+
+
+def _signal(process: ProcessIdentity, number: signal.Signals) -> None:
+    if not process.alive():
         return
     with contextlib.suppress(ProcessLookupError):
         if number is signal.SIGKILL:
-            os.killpg(job.process.pid, number)
+            os.killpg(process.pid, number)
         else:
-            os.kill(job.process.pid, number)
+            os.kill(process.pid, number)

@@ -1,81 +1,39 @@
-"""The local scheduler's state file: who runs the jobs of a submission, and how far they are."""
+"""The local scheduler's state files: who runs the jobs of a submission, and how far they are.
+
+A file holds few bytes for each task, since it is written anew again and again: tasks that ended
+alike stand together (``0-8,11``), those that have not begun are the rest.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from valska.external_tools.core.errors import ValskaError
 from valska.external_tools.core.identity import ProcessIdentity, read_identity
+from valska.external_tools.core.local.job import Index, LocalJob, Progress, Queue
+from valska.external_tools.core.local.ranges import compress, expand
 from valska.external_tools.core.run_directory import Bundle
-from valska.external_tools.core.scheduler import JobState
-from valska.external_tools.core.utils import load_json, write_json_atomic
+from valska.external_tools.core.scheduler import JobState, token_of
+from valska.external_tools.core.utils import load_json, write_atomic
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "2.0"
+
+_SLICE = re.compile(r"\.[0-9]+$")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LocalJob:
-    """A script to be run, being run, or that was run.
+def queue_key(name: str, array: bool) -> str:
+    """Return which state file a submission gets whose first job has this name.
 
-    Parameters
-    ----------
-    job_id, name, stage, script, args
-        Which job, and its command.
-    dependency
-        Ids of jobs that must succeed before.
-    limit_s
-        Time limit in seconds; None for none.
-    grace_s
-        Seconds before its limit at which it is told.
-    state
-        How far it is.
-    process
-        Its process, once it was started.
-    exit_code, signal, reason
-        How it ended and why.
-    started_utc, ended_utc
-        ISO 8601 times.
+    The slices of a sweep (``vk-<token>-<stage>.<n>``) may be sent one by one with one token.
     """
-
-    job_id: str
-    name: str
-    stage: str
-    script: str
-    args: tuple[str, ...] = ()
-    dependency: tuple[str, ...] = ()
-    limit_s: int | None = None
-    grace_s: int = 0
-    state: JobState = JobState.PENDING
-    process: ProcessIdentity | None = None
-    exit_code: int | None = None
-    signal: int | None = None
-    reason: str | None = None
-    started_utc: str | None = None
-    ended_utc: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Queue:
-    """The jobs of one submission; without a supervisor, none of them was or will be run."""
-
-    token: str
-    supervisor: ProcessIdentity | None
-    jobs: tuple[LocalJob, ...]
-
-    def with_job(self, job: LocalJob) -> Queue:
-        """Return the queue with one job replaced."""
-        jobs = tuple(job if one.job_id == job.job_id else one for one in self.jobs)
-        return replace(self, jobs=jobs)
-
-    def job(self, job_id: str) -> LocalJob:
-        """Return a job by id."""
-        return next(job for job in self.jobs if job.job_id == job_id)
+    part = _SLICE.search(name) if array else None
+    return (token_of(name) or "") + (part[0] if part else "")
 
 
 def read_queue(path: Path) -> Queue | None:
@@ -95,20 +53,24 @@ def read_queue(path: Path) -> Queue | None:
         raise ValskaError(f"{path} is not a state file of the local scheduler: {error}") from error
 
 
-def read_queues(bundle: Bundle) -> Iterator[Queue]:
-    """Yield every queue of a bundle that can be read."""
-    for path in sorted(bundle.logs.glob(bundle.local_queue("*").name)):
-        try:
-            queue = read_queue(path)
-        except ValskaError:
-            continue
-        if queue is not None:
-            yield queue
+def queue_paths(bundle: Bundle, token: str = "") -> list[Path]:
+    """Return the state files of a submission; without a token, of all submissions."""
+    if not token:
+        return sorted(bundle.logs.glob(bundle.local_queue("*").name))
+    whole = bundle.local_queue(token)
+    parts = sorted(bundle.logs.glob(bundle.local_queue(f"{token}.*").name))
+    return [path for path in (whole, *parts) if path.exists()]
 
 
 def write_queue(path: Path, queue: Queue) -> None:
-    """Replace a state file."""
-    write_json_atomic(path, _as_json(queue))
+    """Replace a state file.
+
+    Raises
+    ------
+    ValskaError
+        If it cannot be written.
+    """
+    write_atomic(path, _encoded(queue))
 
 
 def create_queue(path: Path, queue: Queue) -> bool:
@@ -124,7 +86,7 @@ def create_queue(path: Path, queue: Queue) -> bool:
     path.parent.mkdir(exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     try:
-        temporary.write_text(json.dumps(_as_json(queue), indent=2) + "\n", encoding="utf-8")
+        temporary.write_bytes(_encoded(queue))
         os.link(temporary, path)
     except FileExistsError:
         return False
@@ -133,61 +95,92 @@ def create_queue(path: Path, queue: Queue) -> bool:
     return True
 
 
-def believed(queue: Queue, job: LocalJob) -> tuple[JobState, str | None]:
-    """Return the state of a job and why: what the file says, if its supervisor still lives."""
-    if queue.supervisor is None:
-        return JobState.LOST, "it was never started"
-    if not job.state.live:
-        return job.state, job.reason
-    alive = queue.supervisor.alive()
-    if alive is None:
-        return job.state, f"on {queue.supervisor.host}"
-    if alive:
-        return job.state, job.reason
-    if job.process is not None and job.process.alive():
-        return job.state, "its supervisor was killed: nothing watches its time limit"
-    if job.state is JobState.PENDING:
-        return JobState.LOST, "its supervisor was killed before it began"
-    return JobState.LOST, "it was killed together with its supervisor"
-
-
-def cancel_request(bundle: Bundle, job_id: str) -> Path:
-    """Return the file that asks a supervisor to end a job; it holds the grace in seconds."""
-    return bundle.logs / f".cancel-{job_id}"
-
-
 def encode_job(job: LocalJob) -> dict[str, Any]:
     """Return a job's fields for JSON."""
-    return asdict(job)
+    return {
+        "job_id": job.job_id,
+        "name": job.name,
+        "stage": job.stage,
+        "script": job.script,
+        "args": list(job.args),
+        "dependency": list(job.dependency),
+        "corresponding": list(job.corresponding),
+        "limit_s": job.limit_s,
+        "grace_s": job.grace_s,
+        "cpus": job.cpus,
+        "throttle": job.throttle,
+        "tasks": compress(job.tasks),
+        "running": [_running(index, one) for index, one in job.progress.items() if one.process],
+        "ended": _ended(job.progress),
+    }
 
 
-def decode_job(data: Mapping[str, Any]) -> LocalJob:
-    """Return a job from its JSON fields."""
-    process = data.get("process")
+def decode_job(data: Mapping[str, Any], supervisor: ProcessIdentity | None = None) -> LocalJob:
+    """Return a job from its JSON fields; its processes are on its supervisor's host.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        If a field is missing or of a wrong type.
+    """
+    fields = {key: value for key, value in data.items() if key not in ("running", "ended")}
+    progress: dict[Index, Progress] = {}
+    for indices, state, *rest in data["ended"]:
+        one = Progress(JobState(state), None, *rest)
+        progress.update(dict.fromkeys((None,) if indices is None else expand(indices), one))
+    if supervisor is not None:
+        for index, pid, start, started_utc in data["running"]:
+            process = ProcessIdentity(supervisor.host, supervisor.boot, pid, start)
+            progress[index] = Progress(JobState.RUNNING, process, started_utc=started_utc)
     return LocalJob(
         **{
-            **data,
+            **fields,
             "args": tuple(data["args"]),
             "dependency": tuple(data["dependency"]),
-            "state": JobState(data["state"]),
-            "process": read_identity(process) if process else None,
+            "corresponding": tuple(data["corresponding"]),
+            "tasks": tuple(expand(data["tasks"])),
+            "progress": progress,
         }
     )
 
 
-def _as_json(queue: Queue) -> dict[str, Any]:
-    return {
+def _running(index: Index, progress: Progress) -> list[Any]:
+    process = progress.process
+    assert process is not None  # noqa: S101 - the caller asked
+    return [index, process.pid, process.start, progress.started_utc]
+
+
+def _ended(progress: Mapping[Index, Progress]) -> list[list[Any]]:
+    """Return which tasks ended in each way; those that ended alike share one `Progress`."""
+    alike: dict[int, tuple[Progress, list[Index]]] = {}
+    for index, one in progress.items():
+        if one.process is None:
+            alike.setdefault(id(one), (one, []))[1].append(index)
+    return [
+        [
+            compress(index for index in indices if index is not None) or None,
+            one.state.value,
+            one.exit_code,
+            one.signal,
+            one.reason,
+            one.started_utc,
+            one.ended_utc,
+        ]
+        for one, indices in alike.values()
+    ]
+
+
+def _encoded(queue: Queue) -> bytes:
+    data = {
         "schema_version": SCHEMA_VERSION,
-        "token": queue.token,
+        "key": queue.key,
         "supervisor": queue.supervisor.as_json() if queue.supervisor else None,
         "jobs": [encode_job(job) for job in queue.jobs],
     }
+    return (json.dumps(data, separators=(",", ":")) + "\n").encode()
 
 
 def _from_json(data: Mapping[str, Any]) -> Queue:
-    supervisor = data["supervisor"]
-    return Queue(
-        data["token"],
-        read_identity(supervisor) if supervisor else None,
-        tuple(decode_job(job) for job in data["jobs"]),
-    )
+    supervisor = read_identity(data["supervisor"]) if data["supervisor"] else None
+    jobs = tuple(decode_job(job, supervisor) for job in data["jobs"])
+    return Queue(data["key"], supervisor, jobs)

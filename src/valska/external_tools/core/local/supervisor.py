@@ -1,95 +1,92 @@
-"""The process behind the local scheduler: runs a chain of scripts, detached from any terminal."""
+"""The process behind the local scheduler: runs what was sent, detached from any terminal."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
+import select
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
+from typing import Any
 
+from valska.external_tools.core.errors import ValskaError
 from valska.external_tools.core.identity import identify
+from valska.external_tools.core.local.cancelling import take_requests
+from valska.external_tools.core.local.job import Index, LocalJob, split_id
+from valska.external_tools.core.local.outside import Outside
 from valska.external_tools.core.local.queue import (
-    LocalJob,
-    Queue,
-    believed,
-    cancel_request,
     create_queue,
     decode_job,
     encode_job,
-    read_queues,
     write_queue,
 )
+from valska.external_tools.core.local.room import make_room
+from valska.external_tools.core.local.tally import Tally
+from valska.external_tools.core.local.task import RunningTask, clean_environment, start_process
+from valska.external_tools.core.local.waiting import Waiting
 from valska.external_tools.core.run_directory import Bundle
 from valska.external_tools.core.scheduler import JobState
-from valska.external_tools.core.utils import utc_now_iso
 
 READY = b"ready\n"
-KILLED_AFTER_S = 2.0
-"""Seconds after its time limit, or after a cancel's grace, at which a script is killed."""
+LOOK_S = 0.25
+"""Seconds between two looks at what others ask and have done."""
+SAVE_S = 0.5
+"""Least seconds between two writes of the state file."""
+PAUSE_RATIO = 20
+"""A look or a write that takes long is followed by this many times its length without one."""
+LAST_SAVE_S = 60.0
+"""How long the last write is tried, where the disk is full."""
 
 _BOOT = (
     "import sys; sys.path.append(sys.argv[1]); "
     "from valska.external_tools.core.local.supervisor import main; main(sys.argv[2:])"
 )
-_SHORT_PAUSE_S, _LONG_PAUSE_S = 0.02, 0.25
 
-
-def start_process(
-    argv: Sequence[str],
-    *,
-    environment: Mapping[str, str],
-    cwd: Path,
-    stdin: int,
-    stdout: int | IO[bytes],
-    stderr: int | IO[bytes],
-    session: bool,
-) -> subprocess.Popen[bytes]:
-    """Start a program and do not wait for it.
-
-    This is the one place beside `process.run` that starts programs: a supervisor has to outlive
-    its caller, and has to watch the clock and cancel requests while a script runs.
-
-    Parameters
-    ----------
-    argv, environment, cwd, stdin, stdout, stderr
-        Of the program.
-    session
-        Give it a session of its own; otherwise, a process group of its own.
-    """
-    return subprocess.Popen(
-        list(argv),
-        env=dict(environment),
-        cwd=cwd,
-        stdin=stdin,
-        stdout=stdout,
-        stderr=stderr,
-        start_new_session=session,
-        process_group=None if session else 0,
-    )
+log = logging.getLogger(__name__)
 
 
 def launch(
-    bundle: Bundle, token: str, jobs: Sequence[LocalJob], environment: Mapping[str, str]
+    bundle: Bundle,
+    key: str,
+    jobs: Sequence[LocalJob],
+    environment: Mapping[str, str],
+    at_once: int | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start a supervisor; it writes `READY` to its stdout once the jobs are its own.
 
     It is not affected by the caller's Python settings: it runs isolated, and finds valska where
     the caller found it.
+
+    Parameters
+    ----------
+    bundle
+        Where the scripts run.
+    key
+        Of the state file.
+    jobs
+        What to run.
+    environment
+        For the scripts.
+    at_once
+        How many tasks may run at once; by default, as many as there are processors for.
     """
     root = Path(__file__).parents[3]
-    payload = {"jobs": [encode_job(job) for job in jobs], "environment": dict(environment)}
+    payload = {
+        "jobs": [encode_job(job) for job in jobs],
+        "environment": clean_environment(environment),
+        "at_once": at_once,
+    }
     bundle.logs.mkdir(exist_ok=True)
-    with messages(bundle, token).open("ab") as errors:
+    with messages(bundle, key).open("ab") as errors:
         child = start_process(
-            [sys.executable, "-I", "-c", _BOOT, str(root), str(bundle.path), token],
+            [sys.executable, "-I", "-c", _BOOT, str(root), str(bundle.path), key],
             environment=environment,
             cwd=bundle.path,
             stdin=subprocess.PIPE,
@@ -103,24 +100,24 @@ def launch(
     return child
 
 
-def messages(bundle: Bundle, token: str) -> Path:
+def messages(bundle: Bundle, key: str) -> Path:
     """Return the file with the supervisor's own errors; it is gone if there were none."""
-    return bundle.local_queue(token).with_suffix(".err")
+    return bundle.local_queue(key).with_suffix(".err")
 
 
 def main(argv: Sequence[str]) -> None:
     """Take the jobs on stdin over, say so on stdout, and run them."""
-    bundle, token = Bundle(Path(argv[0])), argv[1]
+    bundle, key = Bundle(Path(argv[0])), argv[1]
     payload = json.load(sys.stdin.buffer)
     if os.fork():
         os._exit(0)
     os.chdir("/")
-    supervisor = Supervisor(bundle, token, payload)
+    supervisor = Supervisor(bundle, key, payload)
     if not supervisor.take_over():
         os._exit(1)
     _let_go(READY)
     supervisor.run()
-    errors = messages(bundle, token)
+    errors = messages(bundle, key)
     if errors.stat().st_size == 0:
         errors.unlink()
 
@@ -136,172 +133,149 @@ def _let_go(last_words: bytes) -> None:
 
 
 class Supervisor:
-    """Runs jobs one after the other, in their order.
+    """Runs the tasks of a submission, in the order of its jobs, as many at once as there is room.
 
     Parameters
     ----------
     bundle
-        The bundle; its path is absolute.
-    token
-        Of the submission.
+        The bundle or the sweep; its path is absolute.
+    key
+        Of the state file.
     payload
-        ``jobs`` as JSON, and the ``environment`` to run them in.
+        ``jobs`` as JSON, the ``environment`` to run them in, and how many ``at_once``.
     """
 
-    def __init__(self, bundle: Bundle, token: str, payload: Mapping[str, Any]) -> None:
-        self.bundle = bundle
-        self.path = bundle.local_queue(token)
-        self.environment: Mapping[str, str] = payload["environment"]
-        jobs = tuple(decode_job(job) for job in payload["jobs"])
-        self.queue = Queue(token, identify(), jobs)
-        self.stopping = False
+    def __init__(self, bundle: Bundle, key: str, payload: Mapping[str, Any]) -> None:
+        self._bundle, self._key = bundle, key
+        self._path = bundle.local_queue(key)
+        self._environment: Mapping[str, str] = payload["environment"]
+        self._me = identify()
+        self._tally = Tally([decode_job(job) for job in payload["jobs"]])
+        self._room = make_room(payload["at_once"])
+        self._running: dict[tuple[str, Index], RunningTask] = {}
+        self._stopping = False
+        self._save_at = self._look_at = 0.0
 
     def take_over(self) -> bool:
         """Make the jobs this process's own; False if the submit has given them up already."""
         signal.signal(signal.SIGHUP, _ignore)
         signal.signal(signal.SIGINT, self._stop)
         signal.signal(signal.SIGTERM, self._stop)
-        return create_queue(self.path, self.queue)
+        return create_queue(self._path, self._tally.queue(self._key, self._me))
 
     def run(self) -> None:
-        """Run every job whose dependencies succeed; the others are cancelled."""
-        for job in self.queue.jobs:
-            why = self._wait_for_turn(job)
-            if why is None:
-                self._run(self.queue.job(job.job_id))
-            elif self.queue.job(job.job_id).state.live:
-                self._end(job, JobState.CANCELLED, why)
-            cancel_request(self.bundle, job.job_id).unlink(missing_ok=True)
+        """Run every task whose dependencies succeed; the others are cancelled."""
+        wake = _wake_at_signals()
+        self._outside = Outside(self._bundle, self._path)
+        self._waiting = Waiting(self._tally, self._outside.state)
+        while True:
+            self._look()
+            self._reap()
+            self._waiting.settle()
+            self._begin()
+            if not self._waiting and not self._running:
+                break
+            self._save()
+            self._rest(wake)
+        self._save_at_last()
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        self.stopping = True
+        self._stopping = True
 
-    def _wait_for_turn(self, job: LocalJob) -> str | None:
-        """Wait until a job may start; return why it never may, or None."""
-        while True:
-            self._cancel_waiting()
-            if self.queue.job(job.job_id).state is not JobState.PENDING:
-                return "cancelled"
-            states = {parent: self._state_of(parent) for parent in job.dependency}
-            bad = [parent for parent, state in states.items() if not _hopeful(state)]
-            if bad:
-                return f"{bad[0]} did not succeed"
-            if all(state is JobState.COMPLETED for state in states.values()):
-                return None
-            time.sleep(_LONG_PAUSE_S)
-
-    def _cancel_waiting(self) -> None:
-        for job in self.queue.jobs:
-            asked = self.stopping or cancel_request(self.bundle, job.job_id).exists()
-            if job.state is JobState.PENDING and asked:
-                self._end(job, JobState.CANCELLED, "cancelled before it began")
-
-    def _state_of(self, job_id: str) -> JobState:
-        for queue in (self.queue, *read_queues(self.bundle)):
-            for job in queue.jobs:
-                if job.job_id == job_id:
-                    return believed(queue, job)[0]
-        return JobState.LOST
-
-    def _run(self, job: LocalJob) -> None:
-        log = self.bundle.logs / f"{job.name}-{job.job_id}.log"
-        own = {"VALSKA_JOB_ID": job.job_id, "VALSKA_JOB_NAME": job.name}
-        try:
-            with log.open("ab") as output:
-                child = start_process(
-                    ["bash", job.script, *job.args],
-                    environment={**self.environment, **own},
-                    cwd=self.bundle.path,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    session=False,
-                )
-        except OSError as error:
-            self._end(job, JobState.FAILED, f"cannot start: {error.strerror}")
+    def _look(self) -> None:
+        """See what others ask, and what they have done."""
+        start = time.monotonic()
+        if start < self._look_at and not self._stopping:
             return
-        job = replace(
-            job,
-            state=JobState.RUNNING,
-            process=identify(child.pid),
-            started_utc=utc_now_iso(),
-        )
-        self._write(job)
-        self._watch(job, child)
+        if self._stopping:
+            self._waiting.cancel_all("cancelled before it began")
+            for task in self._running.values():
+                task.cancel(task.job.grace_s)
+        for request in take_requests(self._bundle, self._key):
+            self._cancel(request.ids, request.grace_s)
+        if self._waiting.others:
+            self._outside.look()
+            self._waiting.look_again()
+        self._look_at = _due_again(start, LOOK_S)
 
-    def _watch(self, job: LocalJob, child: subprocess.Popen[bytes]) -> None:
-        verdict: tuple[JobState, str] | None = None
-        start, pause = time.monotonic(), _SHORT_PAUSE_S
-        limit = float("inf") if job.limit_s is None else start + job.limit_s
-        kill_at = limit + KILLED_AFTER_S
-        while not _has_ended(child):
-            now = time.monotonic()
-            grace = self._cancel_grace(job)
-            if verdict is None and grace is not None:
-                verdict = JobState.CANCELLED, "cancelled"
-                kill_at = now + grace
-                child.terminate()
-            elif verdict is None and now >= limit - min(job.grace_s, (job.limit_s or 0) // 2):
-                verdict = JobState.TIMEOUT, "the time limit was reached"
-                child.terminate()
-            if now >= kill_at:
-                _kill_group(child.pid)
-            self._cancel_waiting()
-            time.sleep(pause)
-            pause = min(pause * 1.5, _LONG_PAUSE_S)
-        _kill_group(child.pid)
-        code = child.wait()
-        if code == 0:
-            self._end(job, JobState.COMPLETED, None, code)
-        else:
-            state, why = verdict or (JobState.FAILED, _ending(code))
-            self._end(job, state, why, code)
+    def _cancel(self, ids: frozenset[str], grace_s: float) -> None:
+        jobs = {job.job_id: job for job in self._tally.jobs}
+        for job_id, index in map(split_id, ids):
+            if job := jobs.get(job_id):
+                self._waiting.cancel(job, index, "cancelled before it began")
+        for task in self._running.values():
+            if not ids.isdisjoint((task.job.job_id, task.job.task_id(task.index))):
+                task.cancel(grace_s)
 
-    def _cancel_grace(self, job: LocalJob) -> float | None:
-        if self.stopping:
-            return float(job.grace_s)
+    def _reap(self) -> None:
+        for place, task in list(self._running.items()):
+            if task.watch():
+                state, why, code = task.finish()
+                del self._running[place]
+                self._room.leave(task.job)
+                self._tally.end(task.job, task.index, state, why, code)
+
+    def _begin(self) -> None:
+        while (found := self._waiting.next()) and self._room.fits(found[0]):
+            self._waiting.take(*found)
+            self._start(*found)
+
+    def _start(self, job: LocalJob, index: Index) -> None:
         try:
-            return float(cancel_request(self.bundle, job.job_id).read_text() or job.grace_s)
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError):
-            return float(job.grace_s)
+            task = RunningTask(self._bundle, job, index, self._environment)
+        except OSError as error:
+            why = f"cannot start: {error.strerror}"
+            self._tally.end(job, index, JobState.FAILED, why)
+            self._waiting.settle()
+            return
+        self._running[job.job_id, index] = task
+        self._room.enter(job)
+        self._tally.begin(job, index, identify(task.pid))
 
-    def _end(
-        self, job: LocalJob, state: JobState, why: str | None, code: int | None = None
-    ) -> None:
-        ended = replace(
-            job,
-            state=state,
-            reason=why,
-            exit_code=code if code is not None and code >= 0 else None,
-            signal=-code if code is not None and code < 0 else None,
-            ended_utc=utc_now_iso(),
-        )
-        self._write(ended)
+    def _save(self) -> bool:
+        """Write the state file if it is time; return whether it says all there is to say."""
+        start = time.monotonic()
+        if not self._tally.changed or start < self._save_at:
+            return not self._tally.changed
+        try:
+            write_queue(self._path, self._tally.queue(self._key, self._me))
+            self._tally.changed = False
+        except ValskaError as error:
+            log.warning("%s", error.message)
+        self._save_at = _due_again(start, SAVE_S)
+        return not self._tally.changed
 
-    def _write(self, job: LocalJob) -> None:
-        self.queue = self.queue.with_job(job)
-        write_queue(self.path, self.queue)
+    def _save_at_last(self) -> None:
+        self._save_at = 0.0
+        given_up = time.monotonic() + LAST_SAVE_S
+        while not self._save() and time.monotonic() < given_up:
+            time.sleep(SAVE_S)
+
+    def _rest(self, wake: int) -> None:
+        """Sleep until a script ends, a signal comes, or something is due."""
+        due = [self._look_at, *(task.next_event for task in self._running.values())]
+        if self._tally.changed:
+            due.append(self._save_at)
+        pause = max(0.0, min(due) - time.monotonic())
+        if select.select([wake], [], [], pause)[0]:
+            os.read(wake, 4096)
+
+
+def _due_again(start: float, least: float) -> float:
+    """Return when to do again what began at `start` and is done now."""
+    now = time.monotonic()
+    return now + max(least, PAUSE_RATIO * (now - start))
+
+
+def _wake_at_signals() -> int:
+    """Return a descriptor that can be read from after each signal, also when a script ends."""
+    reader, writer = os.pipe()
+    for descriptor in (reader, writer):
+        os.set_blocking(descriptor, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, _ignore)
+    return reader
 
 
 def _ignore(number: int, frame: FrameType | None) -> None:
     """Do nothing. A handler, unlike SIG_IGN, is not passed on to the scripts."""
-
-
-def _hopeful(state: JobState) -> bool:
-    return state.live or state is JobState.COMPLETED
-
-
-def _has_ended(child: subprocess.Popen[bytes]) -> bool:
-    """Return whether a child has ended, without releasing its number yet."""
-    return os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-
-
-def _kill_group(group: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, signal.SIGKILL)
-
-
-def _ending(code: int) -> str:
-    return f"exit code {code}" if code > 0 else f"killed by signal {-code}"
