@@ -614,7 +614,7 @@ identify_job() {
         scheduler=slurm job_id=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}
         task=${SLURM_ARRAY_TASK_ID:-} restart=${SLURM_RESTART_COUNT:-0} job_name=${SLURM_JOB_NAME:-}
     elif [[ $job_id =~ ^local-[0-9a-f-]{36}$ ]]; then
-        scheduler=local job_name=${VALSKA_JOB_NAME:-} task=${VALSKA_TASK_ID:-}
+        scheduler=local job_name=${VALSKA_JOB_NAME:-} task=${VALSKA_TASK:-}
     else
         read -r line </proc/sys/kernel/random/uuid
         job_id=local-$line

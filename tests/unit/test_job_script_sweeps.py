@@ -4,7 +4,6 @@ import shutil
 
 import pytest
 from sweeps import bundle_id, make_list, make_sweep, shell
-from toy import stage
 
 from valska.external_tools.core.utils import sha256_file
 
