@@ -152,11 +152,17 @@ def load_sweep_jobs(sweep: Sweep) -> dict[str, Any] | None:
     return data
 
 
-def read_arrays(jobs: Mapping[str, Any] | None) -> list[ArrayEntry]:
-    """Return the arrays in what `load_sweep_jobs` returned, in the order in which they were sent.
+def read_arrays(sweep: Sweep) -> list[ArrayEntry]:
+    """Return all arrays of a sweep, in the order in which they were sent.
 
     The newest array that has a unit's line in its list is that unit's current job of its stage.
+
+    Raises
+    ------
+    JobsError
+        See `load_sweep_jobs`.
     """
+    jobs = load_sweep_jobs(sweep)
     if jobs is None:
         return []
     names = ArrayEntry.__dataclass_fields__
