@@ -7,6 +7,21 @@ import sys
 from valska.cli import main
 
 
+def bayeseor_prepare() -> None:
+    """Run ``valska bundle bayeseor``."""
+    _prepare("bayeseor")
+
+
+def bayeseor_submit() -> None:
+    """Run ``valska submit``, for bundles of BayesEoR only."""
+    _submit("bayeseor")
+
+
+def bayeseor_sweep() -> None:
+    """Run ``valska sweep bayeseor``."""
+    main(["sweep", "bayeseor", *sys.argv[1:]], prog_name="valska")
+
+
 def pyuvsim_prepare() -> None:
     """Run ``valska bundle pyuvsim``."""
     _prepare("pyuvsim")

@@ -1,0 +1,201 @@
+"""From specs to plans: everything that the runs of a sweep have in common is worked out once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from valska.external_tools.bayeseor.document import text_of
+from valska.external_tools.bayeseor.files import find_files
+from valska.external_tools.bayeseor.kbins import count_bins
+from valska.external_tools.bayeseor.keys import FILES, HYPOTHESES, PRIORS
+from valska.external_tools.bayeseor.matrices import (
+    MATRICES,
+    PRECOMPUTE,
+    config_name,
+    find_matrices,
+    matrix_lines,
+    sharing_key,
+)
+from valska.external_tools.bayeseor.settings import (
+    Values,
+    changed,
+    check_together,
+    is_beam_file,
+    load,
+    priors_of,
+)
+from valska.external_tools.bayeseor.stages import plan_stages
+from valska.external_tools.core.errors import UsageError
+from valska.external_tools.core.run_directory import check_name
+from valska.external_tools.core.suggest import did_you_mean
+from valska.external_tools.core.tool import Input, Read, RunPlan, RunSpec, Stage
+
+LEVELS = ("beam", "sky", "variant", "label")
+
+_NO_LINES = frozenset({"priors", *PRIORS.values()})
+"""Keys that are written anew for each hypothesis."""
+
+Files = tuple[tuple[Input, ...], dict[str, str]]
+
+
+class Planner:
+    """Plans runs that differ in run id, overrides and perturbations only.
+
+    Parameters
+    ----------
+    spec
+        Any of them.
+    read
+        Reads files.
+    """
+
+    def __init__(self, spec: RunSpec, read: Read) -> None:
+        self._source = spec.source
+        self._base = load(spec.source, read)
+        self._options = spec.options
+        wanted = spec.options.get("hypothesis") or "both"
+        self._hypotheses = HYPOTHESES if wanted == "both" else (wanted,)
+        self._spec = spec
+        self._lines = {name: _line(name, value) for name, value in self._base.items()}
+        self._files: dict[tuple[Any, ...], Files] = {}
+        self._stages: dict[bool, tuple[Stage, ...]] = {}
+        self._borrowed: dict[str, Path] = {}
+
+    def point(self, spec: RunSpec) -> tuple[tuple[Input, ...], RunPlan]:
+        """Return the inputs and the plan of one run.
+
+        Raises
+        ------
+        UsageError
+            If its configuration is not usable.
+        PrerequisiteError
+            If matrices of another run are not complete.
+        """
+        values = changed(self._base, spec.overrides, spec.perturbations)
+        check_together(values, self._hypotheses)
+        inputs, paths = self._find(values)
+        priors = priors_of(values, self._hypotheses)
+        bins = self._check_priors(values, inputs, priors)
+        lines = self._render({**values, **paths})
+        matrices = matrix_lines(lines)
+        borrowed = self._borrow(matrices, {**values, **paths})
+        plan = RunPlan(
+            self._plan_stages(values, not borrowed),
+            self._configs(lines, priors),
+            self._taxonomy(values, inputs),
+            self._section(values, paths, bins),
+            {} if borrowed else {PRECOMPUTE: sharing_key(matrices, inputs)},
+            borrowed,
+        )
+        return inputs, plan
+
+    def _find(self, values: Values) -> Files:
+        data = self._options.get("data")
+        key = tuple(values.get(name) for name in FILES)
+        if key not in self._files:
+            self._files[key] = find_files(values, self._source, data)
+        return self._files[key]
+
+    def _check_priors(
+        self, values: Values, inputs: tuple[Input, ...], priors: Mapping[str, Any]
+    ) -> int | None:
+        data = next(item.source for item in inputs if item.name == "data_path")
+        bins = count_bins(values, data)
+        for name, ranges in priors.items():
+            if bins is not None and len(ranges) != bins:
+                raise UsageError(
+                    f"there are {bins} k bins and {len(ranges)} priors of {name}",
+                    "Give one [min, max] for each k bin; their number follows from nu, nv, neta, "
+                    "the field of view and the channels of the data.",
+                )
+        return bins
+
+    def _render(self, values: Values) -> dict[str, str]:
+        """Return each line of the configuration that both hypotheses have, by key."""
+        base, lines = self._base, self._lines
+        return {
+            name: lines[name] if value is base.get(name) else _line(name, value)
+            for name, value in values.items()
+            if name not in _NO_LINES
+        }
+
+    def _configs(self, lines: Mapping[str, str], priors: Mapping[str, Any]) -> dict[str, bytes]:
+        common = "".join(lines.values()) + _line("array_dir_prefix", f"{MATRICES}/")
+        return {
+            config_name(name): (
+                common + _line("output_dir", name) + _line("priors", priors[name])
+            ).encode()
+            for name in self._hypotheses
+        }
+
+    def _plan_stages(self, values: Values, precompute: bool) -> tuple[Stage, ...]:
+        sparse = bool(values.get("use_sparse_matrices", True))
+        if sparse not in self._stages:
+            self._stages[sparse] = plan_stages(
+                self._spec, self._hypotheses, precompute=precompute, sparse=sparse
+            )
+        return self._stages[sparse]
+
+    def _borrow(self, lines: str, values: Values) -> dict[str, Path]:
+        reference = self._options.get("matrices")
+        if not reference:
+            return {}
+        if lines not in self._borrowed:
+            self._borrowed[lines] = find_matrices(str(reference), values)
+        return {MATRICES: self._borrowed[lines]}
+
+    def _taxonomy(self, values: Values, inputs: tuple[Input, ...]) -> dict[str, str]:
+        data = next(item.source for item in inputs if item.name == "data_path")
+        derived = {
+            "beam": _beam(values),
+            "sky": _level(data.stem, "sky"),
+            "variant": _level(re.sub(r"^config[._-]*", "", self._source.stem), "base"),
+            "label": "default",
+        }
+        return derived | _fixed(self._spec.taxonomy)
+
+    def _section(
+        self, values: Values, paths: Mapping[str, str], bins: int | None
+    ) -> dict[str, Any]:
+        return {
+            "hypotheses": {name: f"outputs/{name}" for name in self._hypotheses},
+            "k_bins": bins,
+            "log_priors": values.get("log_priors", True),
+            "mode": "cpu" if self._options.get("cpu") else "gpu",
+            "paths": [
+                {
+                    "key": key,
+                    "base": "working directory" if key == "beam_type" else "configuration",
+                    "path": path.removeprefix("../"),
+                }
+                for key, path in paths.items()
+            ],
+        }
+
+
+def _line(name: str, value: Any) -> str:
+    return f"{name}: {text_of(value)}\n"
+
+
+def _beam(values: Values) -> str:
+    kind = str(values["beam_type"])
+    if is_beam_file(kind):
+        return _level(Path(kind).stem, "beam")
+    return _level(f"achromatic_{kind}" if values.get("achromatic_beam") else kind, "beam")
+
+
+def _level(text: str, default: str) -> str:
+    plain = re.sub(r"[^a-z0-9._+=-]+", "_", text.lower())
+    return plain.strip("._+=-")[:80] or default
+
+
+def _fixed(taxonomy: Mapping[str, str]) -> dict[str, str]:
+    for level, value in taxonomy.items():
+        if level not in LEVELS:
+            hint = did_you_mean(level, LEVELS) or f"Levels: {', '.join(LEVELS)}."
+            raise UsageError(f"bayeseor has no taxonomy level {level!r}", hint)
+        check_name(value, f"{level} level")
+    return dict(taxonomy)
