@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import glob
 import logging
-import os
-import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import valska
 from valska.external_tools.core import manifest as manifests
+from valska.external_tools.core.contents import (
+    described_request,
+    file_entries,
+    image_sha256,
+    input_roles,
+    software_sha256,
+    stage_inputs,
+    write_file,
+    write_image_files,
+    write_scripts,
+    write_site,
+)
 from valska.external_tools.core.errors import PrerequisiteError, UsageError, ValskaError
-from valska.external_tools.core.jobscript import Identity, all_directives, render_script
+from valska.external_tools.core.jobscript import Identity
 from valska.external_tools.core.process import Run, run
 from valska.external_tools.core.readme import render_readme
 from valska.external_tools.core.run_directory import (
@@ -29,15 +39,10 @@ from valska.external_tools.core.run_directory import (
 )
 from valska.external_tools.core.runner import RunnerKind
 from valska.external_tools.core.seal import write_seal
-from valska.external_tools.core.site import Site, write_site_env
-from valska.external_tools.core.staging import COPY_LIMIT_BYTES, StagingMode, stage_input
-from valska.external_tools.core.tool import Input, RunPlan, RunSpec, Stage, Tool, read_file
-from valska.external_tools.core.utils import (
-    fsync_directory,
-    random_hex,
-    sha256_file,
-    utc_now_iso,
-)
+from valska.external_tools.core.site import Site
+from valska.external_tools.core.staging import COPY_LIMIT_BYTES, StagingMode
+from valska.external_tools.core.tool import Input, RunPlan, RunSpec, Tool, read_file
+from valska.external_tools.core.utils import fsync_directory, random_hex, utc_now_iso
 
 if TYPE_CHECKING:
     from valska.external_tools.core.conda import CondaEnvironment
@@ -256,13 +261,10 @@ def _fill(bundle: Bundle, drafted: Draft, run: Run) -> None:
         directory.mkdir()
     roles = {}
     for name, data in plan.configs.items():
-        roles[_write(bundle, bundle.config / check_place(name), data)] = "config"
-    inputs = _stage_inputs(bundle, drafted)
-    roles |= {
-        entry.path: "placeholder" if entry.mode == StagingMode.REFERENCE else "input"
-        for entry in inputs
-    }
-    roles |= _write_image(bundle, request)
+        roles[write_file(bundle, bundle.config / check_place(name), data)] = "config"
+    inputs = stage_inputs(bundle, drafted.inputs, request)
+    roles |= input_roles(inputs)
+    roles |= write_image_files(bundle, request)
     identity = Identity(
         tool=request.tool.name,
         run_id=request.spec.run_id,
@@ -270,23 +272,10 @@ def _fill(bundle: Bundle, drafted: Draft, run: Run) -> None:
         instance=random_hex(16),
         valska_version=valska.__version__,
     )
-    references = [entry for entry in inputs if entry.mode == StagingMode.REFERENCE]
-    for stage in plan.stages:
-        text = render_script(
-            identity,
-            stage,
-            _directives(request, stage),
-            runner=request.runner,
-            image_sha256=_image_sha256(request),
-            environment_sha256=_environment_sha256(request),
-            references=[(entry.path, entry.sha256) for entry in references],
-            alone=len(plan.stages) == 1,
-        )
-        roles[_write(bundle, bundle.script(stage.name), text.encode())] = "script"
-        bundle.script(stage.name).chmod(0o777 & ~_umask())
-    readme = render_readme(identity, plan, request.runner, _image_sha256(request))
-    roles[_write(bundle, bundle.readme, readme.encode())] = "readme"
-    digests = {path: sha256_file(bundle.path / path) for path in sorted(roles)}
+    roles |= write_scripts(bundle, request, identity, plan.stages, inputs)
+    readme = render_readme(identity, plan, request.runner, image_sha256(request))
+    roles[write_file(bundle, bundle.readme, readme.encode())] = "readme"
+    files = file_entries(bundle, roles)
     manifests.write_manifest(
         bundle.path,
         tool=request.tool.name,
@@ -297,83 +286,14 @@ def _fill(bundle: Bundle, drafted: Draft, run: Run) -> None:
         extra_fields={
             "bundle_id": identity.bundle_id,
             "instance": identity.instance,
-            "spec": {
-                "source": request.spec.source.name,
-                "taxonomy": dict(plan.taxonomy),
-                "overrides": dict(request.spec.overrides),
-                "perturbations": dict(request.spec.perturbations),
-                "options": dict(request.spec.options),
-            },
-            "stages": [_stage_json(request, bundle, stage) for stage in plan.stages],
-            "runner": request.runner.value,
-            "image": _image_json(request),
-            "environment": asdict(request.environment) if request.environment else None,
+            **described_request(request, plan.stages, plan.taxonomy, run),
             "inputs": [asdict(entry) for entry in inputs],
-            "files": [
-                {
-                    "path": path,
-                    "sha256": digests[path],
-                    "size": (bundle.path / path).stat().st_size,
-                    "role": roles[path],
-                }
-                for path in sorted(roles)
-            ],
-            "git": source_commit(run),
-            "parent": request.parent,
+            "files": files,
             request.tool.name: dict(plan.section),
         },
     )
-    write_seal(bundle, digests)
-    site = replace(
-        request.site,
-        image=request.image.path if request.image else None,
-        references={entry.path: entry.source for entry in references},
-    )
-    write_site_env(bundle.site_env, site)
-
-
-def _stage_inputs(bundle: Bundle, drafted: Draft) -> list[manifests.InputEntry]:
-    request = drafted.request
-    staged: dict[str, tuple[Path, manifests.InputEntry]] = {}
-    entries = []
-    for item in drafted.inputs:
-        source, entry = staged.get(item.target, (None, None))
-        if entry is None:
-            entry = stage_input(item, bundle.inputs, request.staging, request.copy_limit)
-            staged[item.target] = (item.source, entry)
-        elif source is None or not item.source.samefile(source):
-            raise UsageError(f"inputs {entry.name} and {item.name} would both be {item.target}")
-        entries.append(replace(entry, name=item.name))
-    return entries
-
-
-def _write(bundle: Bundle, path: Path, data: bytes) -> str:
-    place = check_place(os.fspath(path).removeprefix(f"{bundle.path}/"))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-    return place
-
-
-def _write_image(bundle: Bundle, request: BundleRequest) -> dict[str, str]:
-    image = request.image
-    if request.runner is not RunnerKind.CONTAINER or image is None:
-        return {}
-    roles = {
-        _write(bundle, bundle.containers / name, data): role
-        for name, (role, data) in image.files.items()
-    }
-    if request.embed_image:
-        embedded = bundle.path / _embedded_path(request)
-        item = Input("image", image.path, embedded.name)
-        entry = stage_input(item, bundle.containers, StagingMode.COPY)
-        if entry.sha256 != image.sha256:
-            raise ValskaError(f"{image.path} is not the image {image.sha256[:12]}…", "Rebuild it.")
-        roles[entry.path] = "image"
-    return roles
-
-
-def _embedded_path(request: BundleRequest) -> str:
-    return f"containers/{request.tool.name}.sif"
+    write_seal(bundle, {entry["path"]: entry["sha256"] for entry in files})
+    write_site(bundle.site_env, request, inputs)
 
 
 def _bundle_id(request: BundleRequest, plan: RunPlan, inputs: list[manifests.InputEntry]) -> str:
@@ -382,53 +302,5 @@ def _bundle_id(request: BundleRequest, plan: RunPlan, inputs: list[manifests.Inp
         plan.configs,
         plan.stages,
         {entry.name: entry.sha256 for entry in inputs},
-        _image_sha256(request) or _environment_sha256(request),
+        software_sha256(request),
     )
-
-
-def _image_sha256(request: BundleRequest) -> str | None:
-    return request.image.sha256 if request.image else None
-
-
-def _environment_sha256(request: BundleRequest) -> str | None:
-    return request.environment.explicit_sha256 if request.environment else None
-
-
-def _stage_json(request: BundleRequest, bundle: Bundle, stage: Stage) -> dict[str, Any]:
-    return {
-        **{name: list(v) if isinstance(v, tuple) else v for name, v in asdict(stage).items()},
-        "directives": _directives(request, stage),
-        "script": bundle.script(stage.name).name,
-    }
-
-
-def _directives(request: BundleRequest, stage: Stage) -> dict[str, str]:
-    return all_directives(request.tool.name, stage, request.spec.directives.get(stage.name, {}))
-
-
-def _image_json(request: BundleRequest) -> dict[str, Any] | None:
-    image = request.image
-    if image is None:
-        return None
-    embedded = _embedded_path(request) if request.embed_image else None
-    return {"sha256": image.sha256, "size": image.size, "embedded": embedded, **image.facts}
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
-
-
-def source_commit(run: Run = run) -> dict[str, Any] | None:
-    """Return commit and dirtiness of the checkout that valska runs from, or None."""
-    root = Path(valska.__file__).parents[2]
-    if not (root / ".git").exists() or shutil.which("git") is None:
-        return None
-    command = ["status", "--porcelain=v2", "--branch", "--untracked-files=no"]
-    done = run(["git", "-C", os.fspath(root), *command], timeout=30)
-    commit = re.search(r"^# branch\.oid ([0-9a-f]+)$", done.stdout, re.MULTILINE)
-    if done.returncode != 0 or commit is None:
-        return None
-    changed = any(not line.startswith("#") for line in done.stdout.splitlines())
-    return {"commit": commit[1], "dirty": changed}

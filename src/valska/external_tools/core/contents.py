@@ -1,0 +1,226 @@
+"""What bundles and sweeps both hold: staged inputs, image files, scripts, a description."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import valska
+from valska.external_tools.core.errors import UsageError, ValskaError
+from valska.external_tools.core.jobscript import Identity, all_directives, render_script
+from valska.external_tools.core.manifest import InputEntry
+from valska.external_tools.core.process import Run, run
+from valska.external_tools.core.run_directory import Bundle, check_place
+from valska.external_tools.core.runner import RunnerKind
+from valska.external_tools.core.site import write_site_env
+from valska.external_tools.core.staging import StagingMode, stage_input
+from valska.external_tools.core.tool import Input, Stage
+from valska.external_tools.core.utils import sha256_file
+
+if TYPE_CHECKING:
+    from valska.external_tools.core.bundling import BundleRequest
+
+
+def stage_inputs(
+    bundle: Bundle, inputs: Iterable[Input], request: BundleRequest
+) -> list[InputEntry]:
+    """Stage inputs, a file with several names once.
+
+    Raises
+    ------
+    UsageError
+        If two files would have one name, or one cannot be staged.
+    """
+    staged: dict[str, tuple[Path, InputEntry]] = {}
+    entries = []
+    for item in inputs:
+        source, entry = staged.get(item.target, (None, None))
+        if entry is None:
+            entry = stage_input(item, bundle.inputs, request.staging, request.copy_limit)
+            staged[item.target] = (item.source, entry)
+        elif source is None or not item.source.samefile(source):
+            raise UsageError(f"inputs {entry.name} and {item.name} would both be {item.target}")
+        entries.append(replace(entry, name=item.name))
+    return entries
+
+
+def input_roles(inputs: Iterable[InputEntry]) -> dict[str, str]:
+    """Return the role of each staged file by its place."""
+    return {
+        entry.path: "placeholder" if entry.mode == StagingMode.REFERENCE else "input"
+        for entry in inputs
+    }
+
+
+def referenced(inputs: Iterable[InputEntry]) -> list[InputEntry]:
+    """Return the inputs that stay where they are, each file once."""
+    return list({e.path: e for e in inputs if e.mode == StagingMode.REFERENCE}.values())
+
+
+def write_file(bundle: Bundle, path: Path, data: bytes) -> str:
+    """Write a file below a bundle's directory and return its place there."""
+    place = check_place(os.fspath(path).removeprefix(f"{bundle.path}/"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return place
+
+
+def write_image_files(bundle: Bundle, request: BundleRequest) -> dict[str, str]:
+    """Write what is known of the image, and the image itself if it is embedded; return roles.
+
+    Raises
+    ------
+    ValskaError
+        If the image is not the one that was asked for.
+    """
+    image = request.image
+    if request.runner is not RunnerKind.CONTAINER or image is None:
+        return {}
+    roles = {
+        write_file(bundle, bundle.containers / name, data): role
+        for name, (role, data) in image.files.items()
+    }
+    if request.embed_image:
+        embedded = bundle.path / _embedded_path(request)
+        item = Input("image", image.path, embedded.name)
+        entry = stage_input(item, bundle.containers, StagingMode.COPY)
+        if entry.sha256 != image.sha256:
+            raise ValskaError(f"{image.path} is not the image {image.sha256[:12]}…", "Rebuild it.")
+        roles[entry.path] = "image"
+    return roles
+
+
+def write_scripts(
+    bundle: Bundle,
+    request: BundleRequest,
+    identity: Identity,
+    stages: Sequence[Stage],
+    inputs: Iterable[InputEntry],
+) -> dict[str, str]:
+    """Write the job script of every stage; return roles."""
+    roles = {}
+    references = [(entry.path, entry.sha256) for entry in referenced(inputs)]
+    for stage in stages:
+        text = render_script(
+            identity,
+            stage,
+            directives_of(request, stage),
+            runner=request.runner,
+            image_sha256=image_sha256(request),
+            environment_sha256=environment_sha256(request),
+            references=references,
+            alone=len(stages) == 1,
+        )
+        script = bundle.script(stage.name)
+        roles[write_file(bundle, script, text.encode())] = "script"
+        script.chmod(0o777 & ~_umask())
+    return roles
+
+
+def write_site(path: Path, request: BundleRequest, inputs: Iterable[InputEntry]) -> None:
+    """Write ``site.env``: the request's site, with the image and where referenced inputs lie."""
+    site = replace(
+        request.site,
+        image=request.image.path if request.image else None,
+        references={entry.path: entry.source for entry in referenced(inputs)},
+    )
+    write_site_env(path, site)
+
+
+def described_request(
+    request: BundleRequest, stages: Iterable[Stage], taxonomy: Mapping[str, str], run: Run
+) -> dict[str, Any]:
+    """Return the fields of the manifest that follow from the request and the stages."""
+    return {
+        "spec": {
+            "source": request.spec.source.name,
+            "taxonomy": dict(taxonomy),
+            "overrides": dict(request.spec.overrides),
+            "perturbations": dict(request.spec.perturbations),
+            "options": dict(request.spec.options),
+        },
+        "stages": [_stage_json(request, stage) for stage in stages],
+        "runner": request.runner.value,
+        "image": _image_json(request),
+        "environment": asdict(request.environment) if request.environment else None,
+        "git": source_commit(run),
+        "parent": request.parent,
+    }
+
+
+def file_entries(bundle: Bundle, roles: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return path, SHA-256, size in bytes and role of files, sorted by path."""
+    return [
+        {
+            "path": path,
+            "sha256": sha256_file(bundle.path / path),
+            "size": (bundle.path / path).stat().st_size,
+            "role": roles[path],
+        }
+        for path in sorted(roles)
+    ]
+
+
+def _embedded_path(request: BundleRequest) -> str:
+    return f"containers/{request.tool.name}.sif"
+
+
+def software_sha256(request: BundleRequest) -> str | None:
+    """Return what stands for the software in the bundle id; None on the host."""
+    return image_sha256(request) or environment_sha256(request)
+
+
+def image_sha256(request: BundleRequest) -> str | None:
+    """Return the digest of the image, if there is one."""
+    return request.image.sha256 if request.image else None
+
+
+def environment_sha256(request: BundleRequest) -> str | None:
+    """Return the digest of the environment's package list, if there is one."""
+    return request.environment.explicit_sha256 if request.environment else None
+
+
+def _stage_json(request: BundleRequest, stage: Stage) -> dict[str, Any]:
+    return {
+        **{name: list(v) if isinstance(v, tuple) else v for name, v in asdict(stage).items()},
+        "directives": directives_of(request, stage),
+        "script": Bundle(Path()).script(stage.name).name,
+    }
+
+
+def directives_of(request: BundleRequest, stage: Stage) -> dict[str, str]:
+    """Return all directives of a stage's script."""
+    return all_directives(request.tool.name, stage, request.spec.directives.get(stage.name, {}))
+
+
+def _image_json(request: BundleRequest) -> dict[str, Any] | None:
+    image = request.image
+    if image is None:
+        return None
+    embedded = _embedded_path(request) if request.embed_image else None
+    return {"sha256": image.sha256, "size": image.size, "embedded": embedded, **image.facts}
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def source_commit(run: Run = run) -> dict[str, Any] | None:
+    """Return commit and dirtiness of the checkout that valska runs from, or None."""
+    root = Path(valska.__file__).parents[2]
+    if not (root / ".git").exists() or shutil.which("git") is None:
+        return None
+    command = ["status", "--porcelain=v2", "--branch", "--untracked-files=no"]
+    done = run(["git", "-C", os.fspath(root), *command], timeout=30)
+    commit = re.search(r"^# branch\.oid ([0-9a-f]+)$", done.stdout, re.MULTILINE)
+    if done.returncode != 0 or commit is None:
+        return None
+    changed = any(not line.startswith("#") for line in done.stdout.splitlines())
+    return {"commit": commit[1], "dirty": changed}
