@@ -83,6 +83,17 @@ class FileEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BorrowedEntry:
+    """A borrowed directory: place in the bundle, where it lies, tree digest, files and bytes."""
+
+    path: str
+    source: str
+    sha256: str
+    files: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest(ManifestBase):
     """A whole manifest of a bundle, or of a point of a sweep, read and checked.
 
@@ -103,6 +114,7 @@ class Manifest(ManifestBase):
     parent: str | None
     section: Mapping[str, Any]
     shared: Mapping[str, str] = field(default_factory=dict)
+    borrowed: tuple[BorrowedEntry, ...] = ()
 
     def stage(self, name: str) -> StageEntry:
         """Return a stage by name.
@@ -459,6 +471,10 @@ def _typed(data: Mapping[str, Any]) -> Manifest:
         ),
         section=data.get(data["tool"], {}),
         shared=data.get("shared", {}),
+        borrowed=tuple(
+            BorrowedEntry(**{key: entry[key] for key in BorrowedEntry.__dataclass_fields__})
+            for entry in data.get("borrowed", ())
+        ),
     )
 
 
