@@ -27,7 +27,7 @@ from valska.external_tools.core.status import (
 )
 from valska.external_tools.core.status.judgement import Answer, judge
 from valska.external_tools.core.sweep.document import PointEntry
-from valska.external_tools.core.sweep.jobsfile import ArrayEntry, load_sweep_jobs, read_arrays
+from valska.external_tools.core.sweep.jobsfile import ArrayEntry, read_arrays
 from valska.external_tools.core.sweep.layout import Sweep
 from valska.external_tools.core.sweep.tasks import StageTasks, current_tasks, entry_of
 from valska.external_tools.core.sweep.traces import (
@@ -74,7 +74,7 @@ def gather(
     thorough
         Whether every record is read.
     """
-    tasks = current_tasks(sweep, read_arrays(load_sweep_jobs(sweep)))
+    tasks = current_tasks(sweep, read_arrays(sweep))
     answers = ask_each(sweep.bundle, _refs(units, tasks), scheduler)
     traces = read_traces(sweep, list(units))
     by_hand = _refs_by_hand(sweep, units, tasks, traces)
@@ -177,21 +177,19 @@ class Evidence:
         """Judge without reading a record, where that is enough."""
         job = f"{array.job_id}_{index}"
         info = self._info(array, job)
-        if info is not None and info.state.live:
-            state = _LIVE.get(info.state, StageState.RUNNING)
-            return _plain(array, job, tasks.attempts[place], info, state)
-        if info is not None and info.state not in _RECORD_SAYS:
-            return None
+        attempt = tasks.attempts[place]
+        if info is not None and info.state is JobState.PENDING:
+            return _plain(array, job, attempt, info, StageState.PENDING)
         name = newest_of_job(names, array.stage, job)
-        if name is None:
+        record = f"{place}/{RECORDS}/{name}" if name else None
+        if info is not None and info.state.live:
+            return _plain(array, job, attempt, info, StageState.RUNNING, record)
+        if name is None or (info is not None and info.state not in _RECORD_SAYS):
             return None
         explained = info is not None and info.state is JobState.COMPLETED
         if not explained and state_in(self.sweep, place, name) is not RecordState.COMPLETED:
             return None
-        record = f"{place}/{RECORDS}/{name}"
-        return _plain(
-            array, job, tasks.attempts[place], info, StageState.COMPLETED, record, exit_code=0
-        )
+        return _plain(array, job, attempt, info, StageState.COMPLETED, record, exit_code=0)
 
     def _slow(
         self,
@@ -254,7 +252,6 @@ class Evidence:
         )
 
 
-_LIVE = {JobState.PENDING: StageState.PENDING}
 _RECORD_SAYS = (JobState.COMPLETED, JobState.LOST, JobState.UNKNOWN)
 
 
