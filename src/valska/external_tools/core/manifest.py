@@ -130,6 +130,11 @@ class Manifest(ManifestBase):
         names = ", ".join(stage.name for stage in self.stages)
         raise UsageError(f"this bundle has no stage {name!r}", f"Its stages: {names}.")
 
+    def outside(self) -> dict[str, str]:
+        """Return what lies outside, place to real path when it was made: inputs, directories."""
+        inputs = {entry.path: entry.source for entry in self.inputs if entry.mode == "reference"}
+        return inputs | {entry.path: entry.source for entry in self.borrowed}
+
 
 FIELDS = frozenset(Manifest.__dataclass_fields__) - {"section"}
 """Names of the manifest's own fields; no tool's section can have one of them."""

@@ -5,17 +5,28 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
-from valska.external_tools.core.errors import VerificationError
-from valska.external_tools.core.manifest import Manifest, ManifestError, read_manifest
+from valska.external_tools.core.errors import UsageError, VerificationError
+from valska.external_tools.core.manifest import (
+    BorrowedEntry,
+    Manifest,
+    ManifestError,
+    read_manifest,
+)
 from valska.external_tools.core.run_directory import Bundle
+from valska.external_tools.core.site import reference_places
+from valska.external_tools.core.trees import digest_tree, tree_sizes
 from valska.external_tools.core.utils import sha256_file, write_atomic
 
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
+_OUTSIDE = re.compile(
+    r"\.\./\.\./(SHA256SUMS|shared/([A-Za-z0-9][A-Za-z0-9._+=-]*)/manifest\.json)"
+)
+_COMMON = "../../"
 _UNSEALED = re.compile(
     r"SHA256SUMS|site\.env|jobs(_[0-9TZ-]+)?\.json|\.submit\.lock|records|logs|outputs(\.\d+)?"
     r"|\.(site\.env|jobs(_[0-9TZ-]+)?\.json)\.[0-9a-f]{12}\.tmp"
@@ -91,8 +102,10 @@ def require_intact(bundle: Bundle) -> None:
         )
 
 
-def verify_bundle(bundle: Bundle, fast: bool = False) -> tuple[Finding, ...]:
-    """Compare a bundle with its seal and its manifest.
+def verify_bundle(
+    bundle: Bundle, fast: bool = False, *, common: bool = True
+) -> tuple[Finding, ...]:
+    """Compare a bundle, or a point of a sweep, with its seal and its manifest.
 
     Parameters
     ----------
@@ -100,6 +113,9 @@ def verify_bundle(bundle: Bundle, fast: bool = False) -> tuple[Finding, ...]:
         The bundle.
     fast
         Compare presence and sizes only, not content.
+    common
+        For a point: check what all points share too. Without, only that the point was sealed
+        with the sweep's digests as they are.
 
     Returns
     -------
@@ -117,21 +133,26 @@ def verify_bundle(bundle: Bundle, fast: bool = False) -> tuple[Finding, ...]:
     except VerificationError as error:
         return (Finding(FindingKind.ALTERED, bundle.sums.name, error.message),)
     found = [
-        *_disagreements(manifest, listed),
+        *_disagreements(bundle, manifest, listed),
         *_unexpected(bundle, listed),
         *_check_files(bundle, manifest, listed, fast),
-        *_check_references(manifest, fast),
     ]
+    if common:
+        found += _check_common(bundle, manifest, fast)
+        found += check_outside(bundle, manifest, fast)
     return tuple(sorted(found, key=lambda finding: (finding.path, finding.kind)))
 
 
 def read_sums(bundle: Bundle) -> dict[str, str]:
     """Read ``SHA256SUMS``: place in the bundle to SHA-256.
 
+    Of a point of a sweep it names two kinds of files outside: the sweep's own ``SHA256SUMS``, and
+    the manifests of shared work.
+
     Raises
     ------
     VerificationError
-        If it is unreadable, or a line is not of its format, or names a place outside.
+        If it is unreadable, or a line is not of its format, or names another place outside.
     """
     try:
         lines = bundle.sums.read_bytes().decode().removesuffix("\n").split("\n")
@@ -140,23 +161,50 @@ def read_sums(bundle: Bundle) -> dict[str, str]:
     digests: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         match = _LINE.fullmatch(line)
-        if not match or not _is_inside(match[2]) or match[2] in digests:
+        if not match or not _is_allowed(bundle, match[2]) or match[2] in digests:
             raise VerificationError(f"line {number} is not usable")
         digests[match[2]] = match[1]
     return digests
 
 
-def _is_inside(path: str) -> bool:
+def _is_allowed(bundle: Bundle, path: str) -> bool:
+    if bundle.common is not None and _OUTSIDE.fullmatch(path):
+        return True
     return not path.startswith("/") and not {"", ".", ".."} & set(path.split("/"))
 
 
-def _disagreements(manifest: Manifest, listed: Mapping[str, str]) -> Iterator[Finding]:
+def _disagreements(
+    bundle: Bundle, manifest: Manifest, listed: Mapping[str, str]
+) -> Iterator[Finding]:
     declared = {entry.path: entry.sha256 for entry in manifest.files}
-    for path in sorted(declared.keys() | listed.keys() - {"manifest.json"}):
-        if declared.get(path) != listed.get(path):
+    inside = {path: digest for path, digest in listed.items() if not path.startswith(_COMMON)}
+    if bundle.common is not None:
+        declared = {path: sha for path, sha in declared.items() if path.startswith("config/")}
+        yield from _wrong_bonds(manifest, listed.keys() - inside.keys())
+    for path in sorted(declared.keys() | inside.keys() - {"manifest.json"}):
+        if declared.get(path) != inside.get(path):
             yield Finding(FindingKind.ALTERED, path, "manifest.json and SHA256SUMS disagree")
     if "manifest.json" not in listed:
         yield Finding(FindingKind.ALTERED, "SHA256SUMS", "manifest.json is not in it")
+
+
+def _wrong_bonds(manifest: Manifest, listed: Set[str]) -> Iterator[Finding]:
+    shared = {f"{_COMMON}shared/{label}/manifest.json" for label in manifest.shared.values()}
+    for path in sorted(listed ^ {f"{_COMMON}SHA256SUMS", *shared}):
+        how = "should not be in it" if path in listed else "is not in it"
+        yield Finding(FindingKind.ALTERED, "SHA256SUMS", f"{path} {how}")
+
+
+def _check_common(bundle: Bundle, manifest: Manifest, fast: bool) -> Iterable[Finding]:
+    if bundle.common is None:
+        return ()
+    whole = Bundle(bundle.common)
+    try:
+        listed = read_sums(whole)
+    except VerificationError as error:
+        return (Finding(FindingKind.ALTERED, f"{_COMMON}{whole.sums.name}", error.message),)
+    found = _check_files(whole, manifest, listed, fast)
+    return [replace(finding, path=f"{_COMMON}{finding.path}") for finding in found]
 
 
 def _unexpected(bundle: Bundle, listed: Mapping[str, str]) -> Iterator[Finding]:
@@ -202,13 +250,46 @@ def _check_files(
         return [finding for finding in pool.map(check, listed) if finding]
 
 
-def _check_references(manifest: Manifest, fast: bool) -> Iterator[Finding]:
+def check_outside(bundle: Bundle, manifest: Manifest, fast: bool) -> Iterator[Finding]:
+    """Compare referenced inputs and borrowed directories, where they are now, with a manifest.
+
+    Parameters
+    ----------
+    bundle
+        The bundle, or the sweep that has them.
+    manifest
+        What they should be.
+    fast
+        Compare presence and sizes only, not content.
+    """
+    places = reference_places(bundle.site_env, manifest.outside())
     for entry in manifest.inputs:
         if entry.mode == "reference":
-            finding = check_file(Path(entry.source), entry.path, entry.sha256, entry.size, fast)
+            source = places[entry.path]
+            finding = check_file(Path(source), entry.path, entry.sha256, entry.size, fast)
             if finding:
-                detail = f"referenced from {entry.source}"
-                yield Finding(finding.kind, entry.path, f"{detail}: {finding.detail}")
+                detail = f"referenced from {source}: {finding.detail}"
+                yield replace(finding, detail=detail)
+    for borrowed in manifest.borrowed:
+        finding = _check_tree(Path(places[borrowed.path]), borrowed, fast)
+        if finding:
+            yield finding
+
+
+def _check_tree(path: Path, entry: BorrowedEntry, fast: bool) -> Finding | None:
+    detail = f"borrowed from {path}"
+    if not path.is_dir():
+        return Finding(FindingKind.MISSING, entry.path, detail)
+    try:
+        sizes = tree_sizes(path)
+        if (len(sizes), sum(sizes.values())) != (entry.files, entry.size):
+            detail += f": {len(sizes)} files, {sum(sizes.values())} bytes"
+            detail += f", not {entry.files} and {entry.size}"
+        elif fast or digest_tree(path).sha256 == entry.sha256:
+            return None
+    except UsageError as error:
+        detail += f": {error.message}"
+    return Finding(FindingKind.ALTERED, entry.path, detail)
 
 
 def check_file(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,7 +34,7 @@ class Site:
     srun_mpi
         Type for ``srun --mpi``, where a stage is launched by srun.
     references
-        Place in the bundle to real path, of referenced inputs.
+        Place in the bundle to real path, of referenced inputs and borrowed directories.
     """
 
     image: Path | None = None
@@ -78,6 +78,37 @@ def render_site_env(site: Site) -> str:
 def write_site_env(path: Path, site: Site) -> None:
     """Write ``site.env``, whole or not at all."""
     write_atomic(path, render_site_env(site).encode())
+
+
+def reference_places(site_env: Path, recorded: Mapping[str, str]) -> dict[str, str]:
+    """Return where what lies outside a bundle is now.
+
+    That is where ``site.env`` says, if there is something; otherwise where it was when the
+    bundle was made.
+
+    Parameters
+    ----------
+    site_env
+        The bundle's ``site.env``; it is read, never run.
+    recorded
+        Place in the bundle to real path when it was made.
+    """
+    said = dict(_said(site_env, recorded)) if recorded else {}
+    return {**recorded, **{place: path for place, path in said.items() if Path(path).exists()}}
+
+
+def _said(site_env: Path, recorded: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    prefix = "VALSKA_REFERENCES=("
+    try:
+        lines = site_env.read_text(encoding="utf-8").splitlines()
+        texts = [line.removeprefix(prefix) for line in lines if line.startswith(prefix)]
+        words = shlex.split(texts[-1].rstrip().removesuffix(")")) if texts else []
+    except (OSError, ValueError):
+        return
+    for place in recorded:
+        yield from (
+            (place, w.removeprefix(f"[{place}]=")) for w in words if w.startswith(f"[{place}]=")
+        )
 
 
 def mount_spec(bind: str) -> str:

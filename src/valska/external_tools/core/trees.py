@@ -46,18 +46,35 @@ def digest_tree(path: Path) -> TreeDigest:
         If it cannot be read, or holds what is neither file nor directory (a link, say), or a
         name with a control character or a backslash.
     """
+    sizes = tree_sizes(path)
+    names = sorted(sizes, key=os.fsencode)
     try:
-        sizes = dict(_files(path, ""))
-        names = sorted(sizes, key=os.fsencode)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             digests = list(pool.map(lambda name: sha256_file(path / name), names))
     except OSError as error:
-        raise UsageError(
-            f"{error.filename or path} cannot be read: {error.strerror}", "Check its permissions."
-        ) from error
+        raise _unreadable(path, error) from error
     lines = "".join(f"{d}  {name}\n" for d, name in zip(digests, names, strict=True))
     sha256 = hashlib.sha256(lines.encode()).hexdigest()
     return TreeDigest(sha256, len(names), sum(sizes.values()))
+
+
+def tree_sizes(path: Path) -> dict[str, int]:
+    """Return the bytes of each file in a directory, by its path there.
+
+    Raises
+    ------
+    UsageError
+        See `digest_tree`.
+    """
+    try:
+        return dict(_files(path, ""))
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> UsageError:
+    place = error.filename or path
+    return UsageError(f"{place} cannot be read: {error.strerror}", "Check its permissions.")
 
 
 def _files(root: Path, prefix: str) -> Iterator[tuple[str, int]]:
