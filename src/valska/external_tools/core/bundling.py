@@ -146,6 +146,21 @@ def draft(request: BundleRequest) -> Draft:
         If the tool's plan contradicts itself.
     """
     check_name(request.spec.run_id, "run id")
+    require_software(request)
+    inputs = request.tool.discover(request.spec, read_file)
+    plan = request.tool.plan(request.spec, inputs, read_file)
+    check_plan(request.tool, plan)
+    return Draft(request, inputs, plan, _place(request, plan).absolute())
+
+
+def require_software(request: BundleRequest) -> None:
+    """Refuse a request without what its runner runs.
+
+    Raises
+    ------
+    PrerequisiteError
+        If the container runner has no image, or the conda runner no environment.
+    """
     if request.runner is RunnerKind.CONTAINER and request.image is None:
         raise PrerequisiteError(
             f"no image for {request.tool.name}",
@@ -154,14 +169,18 @@ def draft(request: BundleRequest) -> Draft:
         )
     if request.runner is RunnerKind.CONDA and request.environment is None:
         raise PrerequisiteError(f"no conda environment for {request.tool.name}")
-    inputs = request.tool.discover(request.spec, read_file)
-    plan = request.tool.plan(request.spec, inputs, read_file)
-    _check_plan(request.tool, plan)
-    return Draft(request, inputs, plan, _place(request, plan).absolute())
 
 
-def _check_plan(tool: Tool, plan: RunPlan) -> None:
-    """Refuse what a tool must not plan; it is the tool's fault, not the user's."""
+def check_plan(tool: Tool, plan: RunPlan) -> None:
+    """Refuse what a tool must not plan; it is the tool's fault, not the user's.
+
+    Raises
+    ------
+    ValskaError
+        Naming the tool and the stage.
+    UsageError
+        If an output leads out of the outputs.
+    """
     if tool.name in manifests.FIELDS:
         raise ValskaError(f"a tool cannot be called {tool.name!r}: the manifest has such a field")
     earlier: set[str] = set()
@@ -196,12 +215,12 @@ def create(drafted: Draft, *, run: Run = run) -> Bundle:
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise _taken(path)
     ensure_run_dir(path.parent, exist_ok=True)
-    _warn_of_leftovers(path)
+    warn_of_leftovers(path)
     partial = Bundle(path.with_name(f".{path.name}.{random_hex(6)}.partial"))
     try:
         ensure_run_dir(partial.path)
         _fill(partial, drafted, run)
-        _rename(partial.path, path)
+        put_in_place(partial.path, path)
     except OSError as error:
         raise ValskaError(
             f"cannot make {path}: {error.strerror or error}",
@@ -231,7 +250,8 @@ def _place(request: BundleRequest, plan: RunPlan) -> Path:
     )
 
 
-def _warn_of_leftovers(path: Path) -> None:
+def warn_of_leftovers(path: Path) -> None:
+    """Name what a killed command left beside the place of a bundle or a sweep."""
     for partial in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
         log.warning("%s is left of a bundling that was killed, if none runs now", partial)
 
@@ -243,7 +263,14 @@ def _taken(path: Path) -> RunDirectoryError:
     )
 
 
-def _rename(partial: Path, path: Path) -> None:
+def put_in_place(partial: Path, path: Path) -> None:
+    """Rename a directory that is whole to its final name.
+
+    Raises
+    ------
+    TakenError
+        If that was taken meanwhile.
+    """
     try:
         partial.rename(path)
     except OSError as error:

@@ -101,20 +101,35 @@ def write_scripts(
     identity: Identity,
     stages: Sequence[Stage],
     inputs: Iterable[InputEntry],
+    *,
+    sweep: bool = False,
+    lent: Sequence[tuple[str, str]] = (),
 ) -> dict[str, str]:
-    """Write the job script of every stage; return roles."""
+    """Write the job script of every stage; return roles.
+
+    Parameters
+    ----------
+    bundle
+        Where to.
+    request, identity, stages, inputs
+        What the scripts are made from.
+    sweep, lent
+        See `render_script`.
+    """
     roles = {}
     references = [(entry.path, entry.sha256) for entry in referenced(inputs)]
     for stage in stages:
         text = render_script(
             identity,
             stage,
-            directives_of(request, stage),
+            directives_of(request, stage, sweep=sweep),
             runner=request.runner,
             image_sha256=image_sha256(request),
             environment_sha256=environment_sha256(request),
             references=references,
             alone=len(stages) == 1,
+            sweep=sweep,
+            lent=lent,
         )
         script = bundle.script(stage.name)
         roles[write_file(bundle, script, text.encode())] = "script"
@@ -133,7 +148,12 @@ def write_site(path: Path, request: BundleRequest, inputs: Iterable[InputEntry])
 
 
 def described_request(
-    request: BundleRequest, stages: Iterable[Stage], taxonomy: Mapping[str, str], run: Run
+    request: BundleRequest,
+    stages: Iterable[Stage],
+    taxonomy: Mapping[str, str],
+    run: Run,
+    *,
+    sweep: bool = False,
 ) -> dict[str, Any]:
     """Return the fields of the manifest that follow from the request and the stages."""
     return {
@@ -144,7 +164,7 @@ def described_request(
             "perturbations": dict(request.spec.perturbations),
             "options": dict(request.spec.options),
         },
-        "stages": [_stage_json(request, stage) for stage in stages],
+        "stages": [_stage_json(request, stage, sweep) for stage in stages],
         "runner": request.runner.value,
         "image": _image_json(request),
         "environment": asdict(request.environment) if request.environment else None,
@@ -185,17 +205,18 @@ def environment_sha256(request: BundleRequest) -> str | None:
     return request.environment.explicit_sha256 if request.environment else None
 
 
-def _stage_json(request: BundleRequest, stage: Stage) -> dict[str, Any]:
+def _stage_json(request: BundleRequest, stage: Stage, sweep: bool) -> dict[str, Any]:
     return {
         **{name: list(v) if isinstance(v, tuple) else v for name, v in asdict(stage).items()},
-        "directives": directives_of(request, stage),
+        "directives": directives_of(request, stage, sweep=sweep),
         "script": Bundle(Path()).script(stage.name).name,
     }
 
 
-def directives_of(request: BundleRequest, stage: Stage) -> dict[str, str]:
+def directives_of(request: BundleRequest, stage: Stage, *, sweep: bool = False) -> dict[str, str]:
     """Return all directives of a stage's script."""
-    return all_directives(request.tool.name, stage, request.spec.directives.get(stage.name, {}))
+    mine = request.spec.directives.get(stage.name, {})
+    return all_directives(request.tool.name, stage, mine, sweep=sweep)
 
 
 def _image_json(request: BundleRequest) -> dict[str, Any] | None:
