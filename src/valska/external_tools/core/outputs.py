@@ -16,6 +16,9 @@ from valska.external_tools.core.records import (
 from valska.external_tools.core.run_directory import Bundle
 from valska.external_tools.core.seal import Finding, FindingKind, check_file, seal_of
 
+FEW = 4
+"""Fewer outputs than these are not worth threads of their own."""
+
 
 def verify_outputs(
     bundle: Bundle, manifest: Manifest, fast: bool = False
@@ -64,5 +67,8 @@ def _compare(bundle: Bundle, record: StageRecord, fast: bool) -> Iterator[Findin
             return Finding(FindingKind.ALTERED, output.path, "it leads out of outputs/")
         return check_file(file, output.path, output.sha256, output.size, fast)
 
+    if len(record.outputs) < FEW:
+        yield from filter(None, map(check, record.outputs))
+        return
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         yield from filter(None, pool.map(check, record.outputs))
