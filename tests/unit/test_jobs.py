@@ -30,7 +30,7 @@ from valska.external_tools.core.jobs import (
 )
 from valska.external_tools.core.local import Local
 from valska.external_tools.core.lock import LockedError, directory_lock
-from valska.external_tools.core.process import Completed, run
+from valska.external_tools.core.process import Completed, Stop, run
 from valska.external_tools.core.run_directory import Bundle
 from valska.external_tools.core.scheduler import OutcomeUnknownError
 from valska.external_tools.core.slurm import Slurm
@@ -63,11 +63,16 @@ def slurm(fake: FakeSlurm, **changes: Any) -> Slurm:
         env: Mapping[str, str] | None = None,
         timeout: float | None = None,
         capture: bool = True,
+        stop: Stop | None = None,
     ) -> Completed:
         known = {"FAKE_SLURM": str(fake.path), "PATH": fake.environment["PATH"]}
         program = Path(__file__).parents[1] / "data/fakeslurm" / argv[0]
         return run(
-            [str(program), *argv[1:]], cwd=cwd, env={**(env or {}), **known}, timeout=timeout
+            [str(program), *argv[1:]],
+            cwd=cwd,
+            env={**(env or {}), **known},
+            timeout=timeout,
+            stop=stop,
         )
 
     options = {"run": run_there, "settle_s": 0.0, "sleep": lambda seconds: None}

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from valska.external_tools.core.errors import PrerequisiteError, SubmissionError, UsageError
-from valska.external_tools.core.process import Completed, ProcessTimeoutError
+from valska.external_tools.core.process import Completed, ProcessTimeoutError, Stop
 from valska.external_tools.core.run_directory import Bundle
 from valska.external_tools.core.scheduler import (
     JobRef,
@@ -24,14 +24,16 @@ from valska.external_tools.core.slurm import (
     parse_job_id,
     submit_script,
 )
-from valska.external_tools.core.slurm.text import (
+from valska.external_tools.core.slurm.answers import (
     STATES,
-    check_extra,
     parse_exit,
     parse_sacct,
     parse_scontrol,
     parse_squeue,
     parse_state,
+)
+from valska.external_tools.core.slurm.text import (
+    check_extra,
     parse_submission,
     slurm_environment,
 )
@@ -81,6 +83,7 @@ class Script:
         env: Mapping[str, str] | None = None,
         timeout: float | None = None,
         capture: bool = True,
+        stop: Stop | None = None,
     ) -> Completed:
         assert timeout is not None, "every call to Slurm is bounded"
         self.asked.append(tuple(argv))

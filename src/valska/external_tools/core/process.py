@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import selectors
+import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -25,6 +30,10 @@ class ProcessTimeoutError(ValskaError):
     """A program did not end in time; whether it had its effect is not known."""
 
 
+Stop = Callable[[str], bool]
+"""Says, from what a program has written to stderr so far, whether to end it."""
+
+
 class Run(Protocol):
     """The shape of `run`; passed in, so that a caller can watch or replace it."""
 
@@ -36,6 +45,7 @@ class Run(Protocol):
         env: Mapping[str, str] | None = None,
         timeout: float | None = None,
         capture: bool = True,
+        stop: Stop | None = None,
     ) -> Completed:
         """Run a program to its end."""
         ...
@@ -48,6 +58,7 @@ def run(
     env: Mapping[str, str] | None = None,
     timeout: float | None = None,
     capture: bool = True,
+    stop: Stop | None = None,
 ) -> Completed:
     """Run a program to its end, without a shell.
 
@@ -63,6 +74,9 @@ def run(
         Seconds to wait.
     capture
         Keep stdout and stderr; otherwise they go where the caller's go.
+    stop
+        Called with what stands on stderr so far, each time that there is more. If it returns
+        true, the program and all that it started are killed. Implies `capture`.
 
     Raises
     ------
@@ -71,11 +85,14 @@ def run(
     ProcessTimeoutError
         If it did not end in time. It has been killed then.
     """
+    environment = None if env is None else dict(env)
     try:
+        if stop is not None:
+            return _run_watched(argv, cwd, environment, timeout, stop)
         done = subprocess.run(
             list(argv),
             cwd=cwd,
-            env=None if env is None else dict(env),
+            env=environment,
             timeout=timeout,
             capture_output=capture,
             stdin=subprocess.DEVNULL,
@@ -92,3 +109,62 @@ def run(
     except subprocess.TimeoutExpired as error:
         raise ProcessTimeoutError(f"{argv[0]} did not answer within {timeout:g} s") from error
     return Completed(tuple(argv), done.returncode, done.stdout or "", done.stderr or "")
+
+
+def _run_watched(
+    argv: Sequence[str],
+    cwd: Path | None,
+    env: Mapping[str, str] | None,
+    timeout: float | None,
+    stop: Stop,
+) -> Completed:
+    with subprocess.Popen(
+        list(argv),
+        cwd=cwd,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
+        try:
+            stdout, stderr = _read_both(process, timeout, stop)
+            process.wait(timeout)
+        except BaseException:
+            _kill_group(process)
+            raise
+    return Completed(tuple(argv), process.returncode, stdout, stderr)
+
+
+def _read_both(
+    process: subprocess.Popen[bytes], timeout: float | None, stop: Stop
+) -> tuple[str, str]:
+    assert process.stdout is not None  # noqa: S101 - they were asked for
+    assert process.stderr is not None  # noqa: S101
+    texts = {process.stdout: b"", process.stderr: b""}
+    end = None if timeout is None else time.monotonic() + timeout
+    with selectors.DefaultSelector() as selector:
+        for stream in texts:
+            selector.register(stream, selectors.EVENT_READ)
+        while selector.get_map():
+            left = None if end is None else end - time.monotonic()
+            if left is not None and left <= 0:
+                raise subprocess.TimeoutExpired(process.args, timeout or 0.0)
+            for key, _ in selector.select(left):
+                stream = process.stdout if key.fileobj is process.stdout else process.stderr
+                chunk = os.read(stream.fileno(), 65536)
+                texts[stream] += chunk
+                if not chunk:
+                    selector.unregister(stream)
+                elif stream is process.stderr and stop(_decoded(texts[stream])):
+                    _kill_group(process)
+    return _decoded(texts[process.stdout]), _decoded(texts[process.stderr])
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _decoded(data: bytes) -> str:
+    return data.decode(errors="replace")

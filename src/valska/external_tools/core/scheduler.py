@@ -49,6 +49,10 @@ class SchedulerError(ValskaError):
     """The scheduler cannot be asked; nothing is known about its jobs."""
 
 
+class FullError(SubmissionError):
+    """The scheduler takes no more jobs for now; this one was certainly not taken."""
+
+
 class OutcomeUnknownError(SubmissionError):
     """It is not known whether the scheduler took a job."""
 

@@ -19,11 +19,19 @@ from valska.external_tools.core.scheduler import (
     JobRef,
     JobRequest,
     JobState,
-    OutcomeUnknownError,
     SchedulerError,
     Watch,
 )
+from valska.external_tools.core.slurm import answers
 from valska.external_tools.core.slurm import text as slurm_text
+from valska.external_tools.core.slurm.sending import (
+    SBATCH_TIMEOUT_S,
+    SlurmFullError,
+    SlurmOutcomeError,
+    one_line,
+    send,
+    submit_script,
+)
 from valska.external_tools.core.slurm.text import (
     JOBID_REGEX,
     SlurmSubmissionError,
@@ -34,6 +42,7 @@ from valska.external_tools.core.slurm.text import (
 __all__ = [
     "JOBID_REGEX",
     "Slurm",
+    "SlurmFullError",
     "SlurmOutcomeError",
     "SlurmSubmissionError",
     "build_dependency_string",
@@ -41,82 +50,18 @@ __all__ = [
     "submit_script",
 ]
 
-SBATCH_TIMEOUT_S = 120.0
 QUERY_TIMEOUT_S = 30.0
 QUERY_TRIES = 4
 SETTLE_S = 60.0
 """How long a job that Slurm may have taken is looked for before its fate is called unknown."""
-IDS_PER_CALL = 500
+IDS_PER_CALL = 5000
 _CLOCK_MARGIN = timedelta(hours=1)
 
 log = logging.getLogger(__name__)
 
 
-class SlurmOutcomeError(SlurmSubmissionError, OutcomeUnknownError):
-    """It is not known whether Slurm took a job."""
-
-
 class NoProgramError(SchedulerError):
     """One of Slurm's programs is not there."""
-
-
-def submit_script(
-    script_path: Path,
-    *,
-    sbatch: str = "sbatch",
-    dependency: str | None = None,
-    cwd: Path | None = None,
-    dry_run: bool = False,
-    extra: Sequence[str] = (),
-    args: Sequence[str] = (),
-    run: Run = process.run,
-    timeout: float = SBATCH_TIMEOUT_S,
-) -> str | None:
-    """Submit a script and return its job id; nothing is written down and nothing sent again.
-
-    Parameters
-    ----------
-    script_path
-        The script.
-    sbatch
-        The sbatch program.
-    dependency
-        As `build_dependency_string` makes it; the job is removed if it can never be satisfied.
-    cwd
-        Working directory of the job.
-    dry_run
-        Only log the command.
-    extra
-        Further options for sbatch.
-    args
-        Arguments of the script.
-    run
-        Runs a program.
-    timeout
-        Seconds to wait for sbatch.
-
-    Returns
-    -------
-    str or None
-        The job id; None after a dry run.
-
-    Raises
-    ------
-    SlurmSubmissionError
-        If Slurm refuses the job.
-    SlurmOutcomeError
-        If it is not known whether Slurm took it.
-    PrerequisiteError
-        If there is no such sbatch.
-    """
-    argv = slurm_text.sbatch_argv(
-        os.fspath(script_path), sbatch=sbatch, dependency=dependency, extra=extra, args=args
-    )
-    if dry_run:
-        log.info("would run %s", argv)
-        return None
-    environment = slurm_text.slurm_environment(os.environ)
-    return _sbatch(run, argv, cwd, environment, timeout, script_path.name).job_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,58 +140,79 @@ class Slurm:
             found = found or self._sacct(name=name, since=start, cluster=cluster) or {}
             named = [info for info in found.values() if info.name == name]
             if named:
-                return named[-1]
+                return replace(named[-1], job_id=answers.base_id(named[-1].job_id))
         return None
 
     def query(self, bundle: Bundle, refs: Sequence[JobRef]) -> Mapping[str, JobInfo]:
-        """Ask about many jobs with one squeue and, for those not live, one sacct per cluster."""
-        names = {ref.job_id: ref.name for ref in refs}
+        """Ask about many jobs with one squeue and, for those not live, one sacct per cluster.
+
+        The id of an array stands for all its tasks; each has an answer of its own, by its own id
+        (``17_4``).
+        """
         found: dict[str, JobInfo] = {}
         for cluster in dict.fromkeys(ref.cluster for ref in refs):
-            ids = [ref.job_id for ref in refs if ref.cluster == cluster]
+            of = {ref.job_id: ref.name for ref in refs if ref.cluster == cluster}
+            ids = list(of)
             for start in range(0, len(ids), IDS_PER_CALL):
-                found |= self._states(ids[start : start + IDS_PER_CALL], cluster)
-        return {
-            job_id: info
-            for job_id, info in found.items()
-            if info.name in (names.get(job_id) or info.name, *slurm_text.NAMES_NOT_KNOWN_YET)
-        }
+                found |= self._states(of, ids[start : start + IDS_PER_CALL], cluster)
+        return found
 
     def cancel(self, bundle: Bundle, refs: Sequence[JobRef], grace_s: float) -> None:
-        """End jobs; see `Scheduler.cancel`.
+        """End jobs; see `Scheduler.cancel`. The id of an array stands for all its tasks.
 
         Jobs that wait go first, so that the end of a running one releases none of them.
         """
         live = self._live(bundle, refs)
-        waiting = [ref for ref, state in live if state is JobState.PENDING]
+        waiting = [ref for ref, states in live if JobState.PENDING in states]
         self._scancel(list(reversed(waiting)), "--state=PENDING")
         running = [ref for ref, _ in (self._live(bundle, refs) if waiting else live)]
         self._scancel(running, "--batch", "--signal=TERM")
         self._scancel(self._wait_for_end(bundle, running, grace_s))
 
     def _command(self, request: JobRequest, ids: Mapping[str, str]) -> tuple[str, ...]:
-        parents = [*request.dependency, *(ids[stage] for stage in request.after)]
         return slurm_text.sbatch_argv(
             request.script,
             sbatch=self.sbatch,
             name=request.name,
-            dependency=":".join(["afterok", *parents]) if parents else None,
+            dependency=slurm_text.dependency_of(request, ids),
             cluster=request.cluster,
             extra=request.extra,
             args=request.args,
+            tasks=request.tasks,
+            throttle=request.throttle,
         )
 
     def _send(self, bundle: Bundle, request: JobRequest, argv: tuple[str, ...]) -> JobRef:
         environment = slurm_text.slurm_environment(self.environment, request.directives)
         since = self.now()
         try:
-            ref = _sbatch(
+            ref = send(
                 self.run, argv, bundle.path, environment, self.sbatch_timeout_s, request.stage
             )
+        except SlurmFullError as error:
+            if found := self._in_spite_of(error, bundle, request, since):
+                return found
+            raise
         except SlurmOutcomeError as error:
             log.warning("%s; looking for the job %s", error.message, request.name)
             return self._look(bundle, request, since, error)
         return replace(ref, name=request.name, cluster=ref.cluster or request.cluster)
+
+    def _in_spite_of(
+        self, error: SlurmFullError, bundle: Bundle, request: JobRequest, since: datetime
+    ) -> JobRef | None:
+        """Look for the job of an sbatch that was ended, in case that it was not asleep."""
+        if not error.ended:
+            return None
+        sought = JobRef("", request.name, request.cluster) if request.cluster else None
+        try:
+            info = self.find(bundle, sought, request.name, since)
+        except SchedulerError as unanswered:
+            raise SlurmOutcomeError(
+                f"whether Slurm took {request.stage} is not known: {unanswered.message}",
+                "Nothing is sent twice: the next `valska submit` looks for the job first.",
+            ) from error
+        return JobRef(info.job_id, request.name, info.cluster) if info else None
 
     def _look(
         self, bundle: Bundle, request: JobRequest, since: datetime, error: SlurmOutcomeError
@@ -271,37 +237,37 @@ class Slurm:
         named = named or self.environment.get("SLURM_CLUSTERS")
         return [*named.split(",")] if named else [None]
 
-    def _states(self, ids: Sequence[str], cluster: str | None) -> dict[str, JobInfo]:
-        queued = self._squeue(ids=ids, cluster=cluster)
-        found = {job_id: info for job_id, info in queued.items() if job_id in ids}
-        rest = [job_id for job_id in ids if job_id not in found or not found[job_id].state.live]
+    def _states(
+        self, names: Mapping[str, str | None], ids: Sequence[str], cluster: str | None
+    ) -> dict[str, JobInfo]:
+        """Return what is known of jobs, tasks, and all the tasks of arrays."""
+        shown = self._squeue(ids=_bases(ids), cluster=cluster)
+        queued = _of(names, shown)
+        rest = [one for one in ids if one not in shown or not shown[one].state.live]
         if not rest:
-            return found
+            return queued
         try:
-            accounts = self._sacct(ids=rest, cluster=cluster)
+            accounts = self._sacct(ids=_bases(rest), cluster=cluster)
         except SchedulerError as error:
             log.warning("%s", error.message)
             unknown = {
-                job_id: JobInfo(job_id, "", JobState.UNKNOWN, "", reason=error.message)
-                for job_id in rest
+                one: JobInfo(one, "", JobState.UNKNOWN, "", reason=error.message) for one in rest
             }
-            return unknown | found
+            return unknown | queued
         if accounts is None:
-            return found | {
-                job_id: self._shown(found[job_id]) for job_id in rest if job_id in found
-            }
+            return queued | {one: self._shown(queued[one]) for one in rest if one in queued}
         ended = {
-            job_id: _settled(accounts[job_id], found.get(job_id))
-            for job_id in rest
-            if job_id in accounts
+            one: _settled(account, queued.get(one))
+            for one, account in _of(names, accounts).items()
+            if one not in queued or not queued[one].state.live
         }
-        return found | ended
+        return queued | ended
 
     def _shown(self, info: JobInfo) -> JobInfo:
         """Complete an ended job by what the controller still knows, where there is no sacct."""
         argv = ["scontrol", *_on(info.cluster), "--oneliner", "show", "job", info.job_id]
         done = self._ask(argv)
-        shown = slurm_text.parse_scontrol(done.stdout, info.cluster)
+        shown = answers.parse_scontrol(done.stdout, info.cluster)
         return replace(shown, job_id=info.job_id) if shown and done.returncode == 0 else info
 
     def _squeue(
@@ -311,7 +277,7 @@ class Slurm:
         done = self._ask(argv)
         if done.returncode != 0 and not slurm_text.is_unknown_job(done.stderr):
             raise _no_answer(done)
-        return slurm_text.parse_squeue(done.stdout, cluster)
+        return answers.parse_squeue(done.stdout, cluster)
 
     def _sacct(
         self,
@@ -333,7 +299,7 @@ class Slurm:
             if slurm_text.has_no_accounting(done.stderr + done.stdout):
                 return None
             raise _no_answer(done)
-        return slurm_text.parse_sacct(done.stdout, cluster)
+        return answers.parse_sacct(done.stdout, cluster)
 
     def _beside_sbatch(self, name: str) -> str:
         """Return Slurm's other programs from where a configured sbatch lies, if they are there."""
@@ -341,7 +307,7 @@ class Slurm:
         return os.fspath(sibling) if "/" in self.sbatch and sibling.is_file() else name
 
     def _ask(self, argv: Sequence[str]) -> Completed:
-        environment = slurm_text.slurm_environment(self.environment)
+        environment = slurm_text.slurm_environment(self.environment) | slurm_text.WHOLE_LISTS
         argv = [self._beside_sbatch(argv[0]), *argv[1:]]
         for attempt in range(QUERY_TRIES):
             last = attempt == QUERY_TRIES - 1
@@ -360,10 +326,16 @@ class Slurm:
             self.sleep(2.0**attempt)
         raise AssertionError("unreachable")
 
-    def _live(self, bundle: Bundle, refs: Sequence[JobRef]) -> list[tuple[JobRef, JobState]]:
-        infos = self.query(bundle, refs)
-        states = [(ref, infos[ref.job_id].state) for ref in refs if ref.job_id in infos]
-        return [(ref, state) for ref, state in states if state.live]
+    def _live(
+        self, bundle: Bundle, refs: Sequence[JobRef]
+    ) -> list[tuple[JobRef, frozenset[JobState]]]:
+        """Return those of which something waits or runs, with the states of that."""
+        found: dict[str, set[JobState]] = {}
+        for job_id, info in self.query(bundle, refs).items():
+            if info.state.live:
+                found.setdefault(job_id, set()).add(info.state)
+                found.setdefault(answers.base_id(job_id), set()).add(info.state)
+        return [(ref, frozenset(found[ref.job_id])) for ref in refs if ref.job_id in found]
 
     def _wait_for_end(self, bundle: Bundle, refs: Sequence[JobRef], grace_s: float) -> list[JobRef]:
         waited, pause = 0.0, 0.5
@@ -372,53 +344,18 @@ class Slurm:
             self.sleep(min(pause, grace_s - waited))
             waited, pause = waited + pause, min(pause * 1.5, 5.0)
             left = [
-                ref for ref, state in self._live(bundle, left) if state is not JobState.COMPLETING
+                ref for ref, states in self._live(bundle, left) if states != {JobState.COMPLETING}
             ]
         return left
 
     def _scancel(self, refs: Sequence[JobRef], *options: str) -> None:
         for cluster in dict.fromkeys(ref.cluster for ref in refs):
-            ids = [ref.job_id for ref in refs if ref.cluster == cluster]
+            ids = answers.join_ids(ref.job_id for ref in refs if ref.cluster == cluster)
             done = self._ask(["scancel", *_on(cluster), *options, *ids])
             text = done.stderr.lower()
             gone = slurm_text.is_unknown_job(text) or "already complet" in text
             if done.returncode != 0 and not gone:
-                raise SchedulerError(f"scancel failed: {_one_line(done.stderr)}")
-
-
-def _sbatch(
-    run: Run,
-    argv: tuple[str, ...],
-    cwd: Path | None,
-    environment: Mapping[str, str],
-    timeout: float,
-    what: str,
-) -> JobRef:
-    try:
-        done = run(argv, cwd=cwd, env=environment, timeout=timeout)
-    except ProcessTimeoutError as error:
-        raise _outcome_unknown(what, error.message) from error
-    said = _one_line(done.stderr)
-    if done.returncode < 0 or (done.returncode and slurm_text.perhaps_accepted(done.stderr)):
-        raise _outcome_unknown(what, said or f"sbatch ended with code {done.returncode}")
-    if done.returncode:
-        raise SlurmSubmissionError(
-            f"sbatch refused {what}: {said or f'exit code {done.returncode}'}",
-            "Change what Slurm names (account, partition, time, memory), then submit again.",
-        )
-    if said:
-        log.warning("sbatch says: %s", said)
-    try:
-        return slurm_text.parse_submission(done.stdout)
-    except SlurmSubmissionError as error:
-        raise _outcome_unknown(what, error.message) from error
-
-
-def _outcome_unknown(what: str, why: str) -> SlurmOutcomeError:
-    return SlurmOutcomeError(
-        f"whether Slurm took {what} is not known: {why}",
-        "Nothing is sent twice: the next `valska submit` looks for the job first.",
-    )
+                raise SchedulerError(f"scancel failed: {one_line(done.stderr)}")
 
 
 def _settled(account: JobInfo, queued: JobInfo | None) -> JobInfo:
@@ -436,15 +373,24 @@ def _settled(account: JobInfo, queued: JobInfo | None) -> JobInfo:
     )
 
 
+def _bases(ids: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(map(answers.base_id, ids)))
+
+
+def _of(names: Mapping[str, str | None], found: Mapping[str, JobInfo]) -> dict[str, JobInfo]:
+    """Return what was asked for, by its id or its array's, and is not another's reused id."""
+    wanted: dict[str, JobInfo] = {}
+    for job_id, info in found.items():
+        key = job_id if job_id in names else job_id.partition("_")[0]
+        if key in names and info.name in (names[key] or info.name, *answers.NAMES_NOT_KNOWN_YET):
+            wanted[job_id] = info
+    return wanted
+
+
 def _no_answer(done: Completed) -> SchedulerError:
-    said = _one_line(done.stderr) or f"exit code {done.returncode}"
+    said = one_line(done.stderr) or f"exit code {done.returncode}"
     return SchedulerError(f"{done.argv[0]} does not answer: {said}", "Try again later.")
 
 
 def _on(cluster: str | None) -> list[str]:
     return [f"--clusters={cluster}"] if cluster else []
-
-
-def _one_line(text: str) -> str:
-    lines = (line.strip() for line in text.splitlines())
-    return "; ".join(line.removeprefix("sbatch: error: ") for line in lines if line)[:500]

@@ -1,4 +1,4 @@
-"""What Slurm's commands are asked and what they answer; text only, nothing is run here."""
+"""Slurm's commands, and what their errors mean; text only, nothing is run here."""
 
 from __future__ import annotations
 
@@ -7,40 +7,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from valska.external_tools.core.errors import SubmissionError, UsageError
-from valska.external_tools.core.scheduler import JobInfo, JobRef, JobState
-from valska.external_tools.core.timelimit import parse_time
+from valska.external_tools.core.ranges import write_ranges
+from valska.external_tools.core.scheduler import JobRef, JobRequest
 
 JOBID_REGEX = re.compile(r"Submitted\s+batch\s+job\s+(\d+)(?:\s+on\s+cluster\s+(\S+))?", re.I)
 SQUEUE_FORMAT = "%i|%T|%r|%M|%l|%j"
 SACCT_FORMAT = "JobID,State,ExitCode,Reason,ElapsedRaw,TimelimitRaw,JobName"
 
-NAMES_NOT_KNOWN_YET = ("", "allocation")
-"""What the accounts call a job whose start has not reached them."""
+ARRAY_LOG = "logs/%x-%A.log"
+"""What the tasks of an array print before they know where their own logs are."""
+
+WHOLE_LISTS = {"SLURM_BITSTR_LEN": "0"}
+"""Environment in which Slurm's programs do not cut long lists of tasks short."""
 
 _PARSABLE = re.compile(r"(\d+)(?:;(\S+))?")
 _DEPENDENCY_MODES = (
     "after", "afterany", "afterburstbuffer", "aftercorr", "afternotok", "afterok"
 )  # fmt: skip
 _JOB_ID = re.compile(r"\d+(?:_\d+|\+\d+)?")
-
-_WORDS: Mapping[JobState, str] = {
-    JobState.PENDING: "PENDING CONFIGURING REQUEUED REQUEUE_FED REQUEUE_HOLD RESV_DEL_HOLD "
-    "SPECIAL_EXIT POWER_UP_NODE PD CF RQ RF RH RD SE",
-    JobState.RUNNING: "RUNNING RESIZING SIGNALING STOPPED SUSPENDED UPDATE_DB EXPEDITING "
-    "R RS SI ST S",
-    JobState.COMPLETING: "COMPLETING STAGE_OUT CG SO",
-    JobState.COMPLETED: "COMPLETED CD",
-    JobState.FAILED: "FAILED LAUNCH_FAILED RECONFIG_FAIL F",
-    JobState.TIMEOUT: "TIMEOUT DEADLINE TO DL",
-    JobState.CANCELLED: "CANCELLED REVOKED CA RV",
-    JobState.OUT_OF_MEMORY: "OUT_OF_MEMORY OOM",
-    JobState.NODE_FAIL: "NODE_FAIL BOOT_FAIL NF BF",
-    JobState.PREEMPTED: "PREEMPTED PR",
-}
-STATES: Mapping[str, JobState] = {
-    word: state for state, words in _WORDS.items() for word in words.split()
-}
-"""Every word of Slurm for a job's state, long and short."""
 
 _TRANSIENT = (
     "socket timed out",
@@ -64,6 +48,8 @@ _PERHAPS_ACCEPTED = (
     "transport endpoint",
     "zero bytes were transmitted",
 )
+_QUEUE_FULL = ("sleeping and retrying", "job queue full")
+_SUBMIT_LIMIT = re.compile(r"(assoc|qos|max|grp)\w*submit\w*limit", re.I)
 _SQUEUE_UNKNOWN = "invalid job id"
 _NO_ACCOUNTING = "accounting storage is disabled"
 
@@ -145,13 +131,17 @@ def sbatch_argv(
     cluster: str | None = None,
     extra: Sequence[str] = (),
     args: Sequence[str] = (),
+    tasks: Sequence[int] = (),
+    throttle: int | None = None,
 ) -> tuple[str, ...]:
-    """Return the command that submits a script."""
+    """Return the command that submits a script; with `tasks`, as an array with one log for all."""
+    array = f"--array={write_ranges(tasks)}" + (f"%{throttle}" if throttle else "")
     return (
         sbatch,
         "--parsable",
         *([f"--clusters={cluster}"] if cluster else []),
         *([f"--job-name={name}"] if name else []),
+        *([array, f"--output={ARRAY_LOG}"] if tasks else []),
         *([f"--dependency={dependency}", "--kill-on-invalid-dep=yes"] if dependency else []),
         *extra,
         script,
@@ -159,14 +149,35 @@ def sbatch_argv(
     )
 
 
+def dependency_of(request: JobRequest, ids: Mapping[str, str]) -> str | None:
+    """Return what a request waits for as sbatch reads it (``afterok:12:13_4,aftercorr:15``).
+
+    Parameters
+    ----------
+    request
+        The request.
+    ids
+        Stage of the same chain to the id of its job.
+    """
+    parents = [*request.dependency, *(ids[stage] for stage in request.after)]
+    each = [*request.corresponding, *(ids[stage] for stage in request.after_each)]
+    parts = [":".join(["afterok", *parents])] if parents else []
+    parts += [":".join(["aftercorr", *each])] if each else []
+    return ",".join(parts) or None
+
+
 def squeue_argv(
     *, ids: Sequence[str] = (), name: str | None = None, user: str = "", cluster: str | None = None
 ) -> tuple[str, ...]:
-    """Return the command that asks the controller about jobs, also those ended lately."""
+    """Return the command that asks the controller about jobs, also those ended lately.
+
+    There is a line for each task of an array.
+    """
     return (
         "squeue",
         "--noheader",
         "--states=all",
+        "--array",
         f"--format={SQUEUE_FORMAT}",
         *([f"--clusters={cluster}"] if cluster else []),
         *([f"--jobs={','.join(ids)}"] if ids else []),
@@ -197,89 +208,6 @@ def sacct_argv(
     )
 
 
-def parse_state(word: str) -> JobState:
-    """Return the state that a word of Slurm means; UNKNOWN if there is no such word.
-
-    >>> parse_state("CANCELLED by 1000")
-    <JobState.CANCELLED: 'CANCELLED'>
-    """
-    first = word.split()[0].rstrip("+").upper() if word.strip() else ""
-    return STATES.get(first, JobState.UNKNOWN)
-
-
-def parse_squeue(text: str, cluster: str | None = None) -> dict[str, JobInfo]:
-    """Return the jobs of `squeue_argv`'s answer by id."""
-    found = {}
-    for line in text.splitlines():
-        fields = line.strip().split("|", 5)
-        if len(fields) == 6:
-            job_id, word, reason, elapsed, limit, name = fields
-            found[job_id] = JobInfo(
-                job_id,
-                name,
-                parse_state(word),
-                word,
-                reason=_reason(reason),
-                cluster=cluster,
-                elapsed_s=_seconds(elapsed),
-                limit_s=_seconds(limit),
-            )
-    return found
-
-
-def parse_sacct(text: str, cluster: str | None = None) -> dict[str, JobInfo]:
-    """Return the jobs of `sacct_argv`'s answer by id; of a requeued job, its last run."""
-    found = {}
-    for line in text.splitlines():
-        fields = line.strip().split("|", 6)
-        if len(fields) == 7 and "." not in fields[0]:
-            job_id, word, ended, reason, elapsed, limit, name = fields
-            code, signal = parse_exit(ended)
-            found[job_id] = JobInfo(
-                job_id,
-                name,
-                parse_state(word),
-                word,
-                exit_code=code,
-                signal=signal,
-                reason=_reason(reason),
-                cluster=cluster,
-                elapsed_s=int(elapsed) if elapsed.isdecimal() else None,
-                limit_s=int(limit) * 60 if limit.isdecimal() else None,
-            )
-    return found
-
-
-def parse_scontrol(text: str, cluster: str | None = None) -> JobInfo | None:
-    """Return the job of ``scontrol --oneliner show job ID``."""
-    fields = dict(re.findall(r"(?:^|\s)([A-Za-z/:]+)=(\S*)", text))
-    if "JobId" not in fields:
-        return None
-    word = fields.get("JobState", "")
-    code, signal = parse_exit(fields.get("ExitCode", ""))
-    name = re.search(r"JobName=(.*?) (?:UserId|ArrayJobId)=", text)
-    return JobInfo(
-        fields["JobId"],
-        name[1] if name else fields.get("JobName", ""),
-        parse_state(word),
-        word,
-        exit_code=code,
-        signal=signal,
-        reason=_reason(fields.get("Reason", "")),
-        cluster=cluster,
-        elapsed_s=_seconds(fields.get("RunTime", "")),
-        limit_s=_seconds(fields.get("TimeLimit", "")),
-    )
-
-
-def parse_exit(text: str) -> tuple[int | None, int | None]:
-    """Return exit code and signal of ``1:0``; the signal is None where there was none."""
-    code, _, signal = text.partition(":")
-    if not code.isdecimal():
-        return None, None
-    return int(code), (int(signal) or None) if signal.isdecimal() else None
-
-
 def is_transient(text: str) -> bool:
     """Return whether an error of a query may be gone when it is asked again."""
     return _has(text, _TRANSIENT)
@@ -288,6 +216,16 @@ def is_transient(text: str) -> bool:
 def perhaps_accepted(text: str) -> bool:
     """Return whether sbatch failed in a way that does not say if Slurm has the job."""
     return _has(text, _PERHAPS_ACCEPTED)
+
+
+def is_queue_full(text: str) -> bool:
+    """Return whether sbatch waits, with its job in hand, for the controller to have room."""
+    return _has(text, _QUEUE_FULL)
+
+
+def is_submit_limit(text: str) -> bool:
+    """Return whether sbatch was refused since this user has too many jobs in the queue."""
+    return _SUBMIT_LIMIT.search(text) is not None
 
 
 def is_unknown_job(text: str) -> bool:
@@ -349,14 +287,3 @@ def check_extra(extra: Sequence[str]) -> tuple[str, ...]:
 def _has(text: str, needles: Iterable[str]) -> bool:
     lower = text.lower()
     return any(needle in lower for needle in needles)
-
-
-def _reason(text: str) -> str | None:
-    return None if text in ("", "None", "(null)") else text
-
-
-def _seconds(text: str) -> int | None:
-    try:
-        return parse_time(text)
-    except UsageError:
-        return None

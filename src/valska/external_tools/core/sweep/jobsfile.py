@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from valska.external_tools.core.errors import ValskaError
+from valska.external_tools.core.ranges import read_ranges, write_ranges
 from valska.external_tools.core.scheduler import JobRef
 from valska.external_tools.core.schema import SchemaError, validate
 from valska.external_tools.core.submission.jobsfile import JobsError
@@ -105,34 +106,6 @@ class ArrayEntry:
         return frozenset(read_ranges(self.cancelled_tasks or ""))
 
 
-def write_ranges(indices: Iterable[int]) -> str:
-    """Return indices as sbatch reads them, in order.
-
-    >>> write_ranges([5, 0, 1, 2, 7, 8])
-    '0-2,5,7-8'
-    """
-    runs: list[list[int]] = []
-    for index in sorted(set(indices)):
-        if runs and index == runs[-1][1] + 1:
-            runs[-1][1] = index
-        else:
-            runs.append([index, index])
-    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
-
-
-def read_ranges(text: str) -> list[int]:
-    """Return the indices in what `write_ranges` wrote.
-
-    >>> read_ranges("0-2,5")
-    [0, 1, 2, 5]
-    """
-    found: list[int] = []
-    for part in text.split(",") if text else ():
-        first, _, last = part.partition("-")
-        found.extend(range(int(first), int(last or first) + 1))
-    return found
-
-
 def load_sweep_jobs(sweep: Sweep) -> dict[str, Any] | None:
     """Return jobs.json of a sweep; None if nothing was submitted.
 
@@ -165,17 +138,7 @@ def read_arrays(sweep: Sweep) -> list[ArrayEntry]:
     jobs = load_sweep_jobs(sweep)
     if jobs is None:
         return []
-    names = ArrayEntry.__dataclass_fields__
-    return [
-        ArrayEntry(
-            **{
-                name: tuple(value) if name == "command" else value
-                for name, value in array.items()
-                if name in names
-            }
-        )
-        for array in jobs["arrays"]
-    ]
+    return [_array_entry(array) for array in jobs["arrays"]]
 
 
 def write_sweep_jobs(
@@ -226,6 +189,13 @@ def update_arrays(sweep: Sweep, arrays: Sequence[ArrayEntry]) -> None:
     data["arrays"] = [array.as_json() for array in arrays]
     _check(data)
     write_json_atomic(_path(sweep), data)
+
+
+def _array_entry(data: Mapping[str, Any]) -> ArrayEntry:
+    known: dict[str, Any] = {
+        name: data[name] for name in ArrayEntry.__dataclass_fields__ if name in data
+    }
+    return ArrayEntry(**{**known, "command": tuple(data["command"])})
 
 
 def _path(sweep: Sweep) -> Path:
