@@ -552,7 +552,9 @@ def test_a_later_stage_sees_what_an_earlier_one_wrote_beside_references(tmp_path
         tmp_path,
         [
             shell(
-                "cp ../inputs/data.txt a; mkdir d; cp a .b", name="first", outputs=("a", "d", ".b")
+                "cp ../inputs/data.txt a; mkdir d; cp a d/e; cp a .b",
+                name="first",
+                outputs=("a", "d/e", ".b"),
             ),
             shell(
                 "cat a .b >d/c; echo more >>a", name="second", outputs=("d/c",), after=("first",)

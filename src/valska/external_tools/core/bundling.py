@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from valska.external_tools.core.contents import (
 )
 from valska.external_tools.core.errors import PrerequisiteError, UsageError, ValskaError
 from valska.external_tools.core.jobscript import Identity
+from valska.external_tools.core.plans import check_plan
 from valska.external_tools.core.process import Run, run
 from valska.external_tools.core.readme import render_readme
 from valska.external_tools.core.run_directory import (
@@ -42,6 +43,7 @@ from valska.external_tools.core.seal import write_seal
 from valska.external_tools.core.site import Site
 from valska.external_tools.core.staging import COPY_LIMIT_BYTES, StagingMode
 from valska.external_tools.core.tool import Input, RunPlan, RunSpec, Tool, read_file
+from valska.external_tools.core.trees import borrow
 from valska.external_tools.core.utils import fsync_directory, random_hex, utc_now_iso
 
 if TYPE_CHECKING:
@@ -171,34 +173,6 @@ def require_software(request: BundleRequest) -> None:
         raise PrerequisiteError(f"no conda environment for {request.tool.name}")
 
 
-def check_plan(tool: Tool, plan: RunPlan) -> None:
-    """Refuse what a tool must not plan; it is the tool's fault, not the user's.
-
-    Raises
-    ------
-    ValskaError
-        Naming the tool and the stage.
-    UsageError
-        If an output leads out of the outputs.
-    """
-    if tool.name in manifests.FIELDS:
-        raise ValskaError(f"a tool cannot be called {tool.name!r}: the manifest has such a field")
-    earlier: set[str] = set()
-    owners: dict[str, str] = {}
-    for stage in plan.stages:
-        if stage.name in earlier or not earlier.issuperset(stage.after):
-            raise ValskaError(
-                f"tool {tool.name}: stage {stage.name} comes twice, or before what it needs"
-            )
-        earlier.add(stage.name)
-        for path in stage.outputs:
-            check_place(path)
-            if owners.setdefault(path, stage.name) != stage.name:
-                raise ValskaError(
-                    f"tool {tool.name}: {owners[path]} and {stage.name} both write {path}"
-                )
-
-
 def create(drafted: Draft, *, run: Run = run) -> Bundle:
     """Make the bundle: in a hidden directory beside its place, then renamed.
 
@@ -292,14 +266,15 @@ def _fill(bundle: Bundle, drafted: Draft, run: Run) -> None:
     inputs = stage_inputs(bundle, drafted.inputs, request)
     roles |= input_roles(inputs)
     roles |= write_image_files(bundle, request)
+    borrowed = borrow(plan.borrowed)
     identity = Identity(
         tool=request.tool.name,
         run_id=request.spec.run_id,
-        bundle_id=_bundle_id(request, plan, inputs),
+        bundle_id=_bundle_id(request, plan, inputs, borrowed),
         instance=random_hex(16),
         valska_version=valska.__version__,
     )
-    roles |= write_scripts(bundle, request, identity, plan.stages, inputs)
+    roles |= write_scripts(bundle, request, identity, plan.stages, inputs, borrowed=borrowed)
     readme = render_readme(identity, plan, request.runner, image_sha256(request))
     roles[write_file(bundle, bundle.readme, readme.encode())] = "readme"
     files = file_entries(bundle, roles)
@@ -315,19 +290,28 @@ def _fill(bundle: Bundle, drafted: Draft, run: Run) -> None:
             "instance": identity.instance,
             **described_request(request, plan.stages, plan.taxonomy, run),
             "inputs": [asdict(entry) for entry in inputs],
+            "borrowed": [asdict(entry) for entry in borrowed],
             "files": files,
             request.tool.name: dict(plan.section),
         },
     )
     write_seal(bundle, {entry["path"]: entry["sha256"] for entry in files})
-    write_site(bundle.site_env, request, inputs)
+    write_site(bundle.site_env, request, inputs, borrowed)
 
 
-def _bundle_id(request: BundleRequest, plan: RunPlan, inputs: list[manifests.InputEntry]) -> str:
+def _bundle_id(
+    request: BundleRequest,
+    plan: RunPlan,
+    inputs: Sequence[manifests.InputEntry],
+    borrowed: Sequence[manifests.BorrowedEntry],
+) -> str:
     return manifests.bundle_id(
         request.tool.name,
         plan.configs,
         plan.stages,
-        {entry.name: entry.sha256 for entry in inputs},
+        {
+            **{entry.name: entry.sha256 for entry in inputs},
+            **{entry.path: entry.sha256 for entry in borrowed},
+        },
         software_sha256(request),
     )

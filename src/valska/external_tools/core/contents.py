@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import valska
 from valska.external_tools.core.errors import UsageError, ValskaError
 from valska.external_tools.core.jobscript import Identity, all_directives, render_script
-from valska.external_tools.core.manifest import InputEntry
+from valska.external_tools.core.manifest import BorrowedEntry, InputEntry
 from valska.external_tools.core.process import Run, run
 from valska.external_tools.core.run_directory import Bundle, check_place
 from valska.external_tools.core.runner import RunnerKind
@@ -102,6 +102,7 @@ def write_scripts(
     stages: Sequence[Stage],
     inputs: Iterable[InputEntry],
     *,
+    borrowed: Sequence[BorrowedEntry] = (),
     sweep: bool = False,
     lent: Sequence[tuple[str, str]] = (),
 ) -> dict[str, str]:
@@ -111,7 +112,7 @@ def write_scripts(
     ----------
     bundle
         Where to.
-    request, identity, stages, inputs
+    request, identity, stages, inputs, borrowed
         What the scripts are made from.
     sweep, lent
         See `render_script`.
@@ -127,6 +128,7 @@ def write_scripts(
             image_sha256=image_sha256(request),
             environment_sha256=environment_sha256(request),
             references=references,
+            borrowed=[(entry.path, entry.sha256) for entry in borrowed],
             alone=len(stages) == 1,
             sweep=sweep,
             lent=lent,
@@ -137,12 +139,18 @@ def write_scripts(
     return roles
 
 
-def write_site(path: Path, request: BundleRequest, inputs: Iterable[InputEntry]) -> None:
-    """Write ``site.env``: the request's site, with the image and where referenced inputs lie."""
+def write_site(
+    path: Path,
+    request: BundleRequest,
+    inputs: Iterable[InputEntry],
+    borrowed: Iterable[BorrowedEntry] = (),
+) -> None:
+    """Write ``site.env``: the request's site, the image, and what lies elsewhere."""
     site = replace(
         request.site,
         image=request.image.path if request.image else None,
-        references={entry.path: entry.source for entry in referenced(inputs)},
+        references={entry.path: entry.source for entry in referenced(inputs)}
+        | {entry.path: entry.source for entry in borrowed},
     )
     write_site_env(path, site)
 
