@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,13 @@ from valska.external_tools.core.site import Site
 from valska.external_tools.core.site_settings import site_of
 from valska.external_tools.core.staging import COPY_LIMIT_BYTES, StagingMode
 from valska.external_tools.core.templates import get_template_path, list_templates
-from valska.external_tools.core.tool import Launch, RunSpec, Tool, load_tool
+from valska.external_tools.core.tool import (
+    Launch,
+    RunSpec,
+    Tool,
+    default_directives,
+    load_tool,
+)
 
 if TYPE_CHECKING:
     from valska.external_tools.core.conda import CondaEnvironment
@@ -182,7 +189,7 @@ def _spec(tool: Tool, settings: Settings, **options: Any) -> RunSpec:
         source=source,
         taxonomy=parse_pairs(options["taxonomy"], "--taxonomy"),
         overrides=dict(map(parse_override, options["overrides"])),
-        directives=_directives(tool, settings, options["directives"]),
+        directives=_directives(tool, settings, options["directives"], {}),
         launch=Launch(options["launch"] or Launch.MPIEXEC),
     )
 
@@ -205,9 +212,9 @@ def _name(source: Path) -> str:
 
 
 def _directives(
-    tool: Tool, settings: Settings, pairs: tuple[str, ...]
+    tool: Tool, settings: Settings, pairs: tuple[str, ...], options: Mapping[str, Any]
 ) -> dict[str, dict[str, str]]:
-    defaults = {stage: tool.directives.get(stage, {}) for stage in tool.stages}
+    defaults = default_directives(tool, options)
     found = resolve_directives(settings.runtime, tool.name, defaults, parse_directives(pairs))
     return {stage: directive_texts(entries) for stage, entries in found.items()}
 

@@ -283,6 +283,15 @@ class HasOptions(Protocol):
 
 
 @runtime_checkable
+class VariesDirectives(Protocol):
+    """What a tool has, besides, if its default directives depend on its own options."""
+
+    def directives_with(self, options: Mapping[str, Any]) -> Mapping[str, Mapping[str, str]]:
+        """Return the default Slurm directives per stage, for the options of a run."""
+        ...
+
+
+@runtime_checkable
 class Plots(Protocol):
     """What a tool has, besides, if it can draw what its runs wrote."""
 
@@ -359,6 +368,20 @@ def load_tool(name: str) -> Tool:
     if not isinstance(tool, Tool):
         raise ValskaError(f"the plugin of tool {name!r} ({place}) is no valska tool")
     return tool
+
+
+def default_directives(tool: Tool, options: Mapping[str, Any]) -> dict[str, Mapping[str, str]]:
+    """Return a tool's default Slurm directives for every stage.
+
+    Parameters
+    ----------
+    tool
+        The tool.
+    options
+        Values of its own options, see `RunSpec.options`.
+    """
+    found = tool.directives_with(options) if isinstance(tool, VariesDirectives) else tool.directives
+    return {stage: found.get(stage, {}) for stage in tool.stages}
 
 
 def _find(name: str) -> tuple[str, Callable[[], Any]]:
