@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,8 @@ class Planner:
         self._hypotheses = HYPOTHESES if wanted == "both" else (wanted,)
         self._spec = spec
         self._lines = {name: _line(name, value) for name, value in self._base.items()}
+        self._tails = {name: _tail(name) for name in self._hypotheses}
+        self._priors: dict[int, tuple[Any, str]] = {}
         self._files: dict[tuple[Any, ...], Files] = {}
         self._stages: dict[bool, tuple[Stage, ...]] = {}
         self._borrowed: dict[str, Path] = {}
@@ -123,13 +126,18 @@ class Planner:
         }
 
     def _configs(self, lines: Mapping[str, str], priors: Mapping[str, Any]) -> dict[str, bytes]:
-        common = "".join(lines.values()) + _line("array_dir_prefix", f"{MATRICES}/")
+        common = "".join(lines.values())
         return {
-            config_name(name): (
-                common + _line("output_dir", name) + _line("priors", priors[name])
-            ).encode()
-            for name in self._hypotheses
+            file: f"{common}{tail}{self._priors_line(priors[name])}".encode()
+            for name, (file, tail) in self._tails.items()
         }
+
+    def _priors_line(self, priors: Any) -> str:
+        """Return the line with these priors; most points have the very same list."""
+        known = self._priors.get(id(priors))
+        if known is None or known[0] is not priors:
+            known = self._priors[id(priors)] = priors, _line("priors", priors)
+        return known[1]
 
     def _plan_stages(self, values: Values, precompute: bool) -> tuple[Stage, ...]:
         sparse = bool(values.get("use_sparse_matrices", True))
@@ -176,6 +184,12 @@ class Planner:
         }
 
 
+def _tail(hypothesis: str) -> tuple[str, str]:
+    """Return the name of a hypothesis's configuration, and its lines that valska sets."""
+    lines = _line("array_dir_prefix", f"{MATRICES}/") + _line("output_dir", hypothesis)
+    return config_name(hypothesis), lines
+
+
 def _line(name: str, value: Any) -> str:
     return f"{name}: {text_of(value)}\n"
 
@@ -187,6 +201,7 @@ def _beam(values: Values) -> str:
     return _level(f"achromatic_{kind}" if values.get("achromatic_beam") else kind, "beam")
 
 
+@lru_cache
 def _level(text: str, default: str) -> str:
     plain = re.sub(r"[^a-z0-9._+=-]+", "_", text.lower())
     return plain.strip("._+=-")[:80] or default
