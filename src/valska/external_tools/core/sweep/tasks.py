@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from valska.external_tools.core.ranges import read_ranges
 from valska.external_tools.core.run_directory import Bundle
 from valska.external_tools.core.submission.jobsfile import JobEntry
-from valska.external_tools.core.sweep.jobsfile import ArrayEntry, read_ranges
+from valska.external_tools.core.sweep.jobsfile import ArrayEntry
 from valska.external_tools.core.sweep.layout import Sweep
 
 log = logging.getLogger(__name__)
