@@ -90,9 +90,12 @@ prepare_runner() {
     working_directory=$bundle
 }
 
-# Array tasks trust the store's receipt while size, time and inode are the same; all others hash.
+# Array tasks trust the receipt (of an embedded image, in logs/) while size, time and inode are the
+# same; all others hash.
 check_image() {
-    if [[ -n $task && -r $image.receipt && $(<"$image.receipt") == "$image_sha256 $(stat -Lc '%s %Y %i' -- "$image")" ]]; then
+    local receipt=$image.receipt
+    [[ $image != "$common"/* ]] || receipt=$common/logs/${image##*/}.receipt
+    if [[ -n $task && -r $receipt && $(<"$receipt") == "$image_sha256 $(stat -Lc '%s %Y %i' -- "$image")" ]]; then
         image_checked='receipt'
         return
     fi

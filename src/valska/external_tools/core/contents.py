@@ -92,7 +92,17 @@ def write_image_files(bundle: Bundle, request: BundleRequest) -> dict[str, str]:
         if entry.sha256 != image.sha256:
             raise ValskaError(f"{image.path} is not the image {image.sha256[:12]}…", "Rebuild it.")
         roles[entry.path] = "image"
+        _write_receipt(bundle, embedded, image.sha256)
     return roles
+
+
+def _write_receipt(bundle: Bundle, embedded: Path, sha256: str) -> None:
+    """Write what saves the tasks of an array from reading the whole image, each for itself."""
+    from valska.external_tools.core.images.store import receipt_line
+
+    bundle.logs.mkdir(exist_ok=True)
+    receipt = bundle.logs / f"{embedded.name}.receipt"
+    receipt.write_text(receipt_line(embedded, sha256), encoding="utf-8")
 
 
 def write_scripts(

@@ -18,10 +18,9 @@ from valska.external_tools.core.run_directory import Bundle
 from valska.external_tools.core.runner import RunnerKind
 from valska.external_tools.core.scheduler import Scheduler, choose_scheduler
 from valska.external_tools.core.seal import require_intact, seal_of
-from valska.external_tools.core.site import Site
+from valska.external_tools.core.site import Site, reference_places
 from valska.external_tools.core.site_settings import site_of
 from valska.external_tools.core.slurm import Slurm
-from valska.external_tools.core.staging import StagingMode
 from valska.external_tools.core.utils import sha256_file
 
 
@@ -89,13 +88,10 @@ def prepare(
     runner = RunnerKind(manifest.runner)
     if runner is RunnerKind.CONTAINER and scheduler.name == "local":
         _require_apptainer(settings)
-    references = {
-        entry.path: entry.source for entry in manifest.inputs if entry.mode == StagingMode.REFERENCE
-    }
     site = replace(
         site_of(settings, runner),
         image=_image(bundle, manifest, settings, image) if runner is RunnerKind.CONTAINER else None,
-        references=references,
+        references=reference_places(bundle.site_env, manifest.outside()),
     )
     return Prepared(seal_of(bundle), site)
 
