@@ -58,7 +58,7 @@ def test_every_verb_has_help_and_the_global_options(user, name):
     [
         (["bnudle"], "No such command 'bnudle'. Did you mean 'bundle'?", "valska --help"),
         (["--verbos"], "No such option", "valska --help"),
-        (["verify"], "Missing argument 'BUNDLE'", "valska verify --help"),
+        (["verify"], "Missing argument 'PATH'", "valska verify --help"),
         (["completion", "tcsh"], "'tcsh' is not one of", "valska completion --help"),
         (["bundle", "nowhere"], "no tool is called 'nowhere'", "Installed: "),
         (["--config", "none.yaml", "config", "show"], "no such configuration file", "path"),
@@ -135,7 +135,7 @@ def test_interrupt_ends_with_130(user, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("valska.cli.verify.open_bundle", interrupt)
+    monkeypatch.setattr("valska.cli.verify.is_bundle", interrupt)
     result = user.run("verify", ".")
     assert result.exit_code == 130
     assert result.stderr.split() == ["Interrupted."]

@@ -16,9 +16,10 @@ from valska.cli.state import State, add_global_options, state
 _VERBS = {
     "bundle": "Make a run's bundle: everything it needs, sealed, in one directory.",
     "submit": "Send a bundle's stages to Slurm, or run them here.",
-    "status": "Say what the scheduler and the jobs' own records know of a bundle.",
+    "status": "Say what the scheduler and the jobs' own records know of a bundle or sweep.",
+    "list": "List the runs and sweeps below a root, and what became of them.",
     "cancel": "End a bundle's jobs, giving them time to write their records.",
-    "verify": "Check every file of a bundle against its manifest.",
+    "verify": "Check every file of a bundle or sweep against its manifest.",
     "show": "Print what a bundle will run, down to the exact command.",
     "plot": "Draw what a bundle's run wrote, as a PNG.",
     "build": "Build a container image from its pinned definition.",
@@ -28,6 +29,11 @@ _VERBS = {
     "doctor": "Check what this machine has, and say what to do about the rest.",
     "completion": "Print the code that completes valska's commands in a shell.",
 }
+
+
+def _module(verb: str) -> str:
+    """Return the name of a verb's module; one called ``list`` would stand for the type here."""
+    return {"list": "listing"}.get(verb, verb)
 
 
 class Verbs(click.Group):
@@ -41,7 +47,7 @@ class Verbs(click.Group):
         """Import a verb."""
         if cmd_name not in _VERBS:
             return None
-        command: click.Command = import_module(f"valska.cli.{cmd_name}").command
+        command: click.Command = import_module(f"valska.cli.{_module(cmd_name)}").command
         return add_global_options(command)
 
     def resolve_command(

@@ -11,6 +11,7 @@ import click
 
 from valska.cli.output import note, plain, styled
 from valska.cli.state import state
+from valska.external_tools.core.errors import ValskaError
 from valska.external_tools.core.run_directory import Bundle
 from valska.external_tools.core.status import RunStatus, StageState, StageStatus
 
@@ -23,6 +24,10 @@ COLOURS = {
     StageState.UNKNOWN: "yellow",
 }
 HEADER = ("stage", "state", "job", "try", "time", "exit", "detail")
+
+
+class FailedError(ValskaError):
+    """Something that was checked has failed."""
 
 
 def rows(status: RunStatus) -> list[tuple[str, ...]]:

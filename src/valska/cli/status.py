@@ -1,4 +1,4 @@
-"""``valska status``: what became of a bundle's stages, or of a sweep's points."""
+"""``valska status``: what became of a bundle's stages, a sweep's points, or a root's runs."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import click
 
 from valska.cli.options import json_option
 from valska.cli.output import note, plain, result, result_json, table
-from valska.cli.progress import HEADER, rows
+from valska.cli.progress import HEADER, FailedError, rows
 from valska.cli.state import state
 from valska.external_tools.core.config import resolve
 from valska.external_tools.core.errors import UsageError
 from valska.external_tools.core.manifest import Manifest, read_manifest
-from valska.external_tools.core.run_directory import Bundle, open_bundle
+from valska.external_tools.core.run_directory import Bundle, is_bundle, open_bundle
 from valska.external_tools.core.scheduler import Scheduler
 from valska.external_tools.core.status import RunStatus, run_status, wait
 from valska.external_tools.core.submission.preparation import scheduler_here
@@ -37,134 +37,148 @@ if TYPE_CHECKING:
     metavar="failed|LABEL",
     help="Show only these points of a sweep; a label may be a pattern. Repeatable.",
 )
+@click.option("--check", is_flag=True, help="End with exit code 1 if something has failed.")
 @json_option
 def command(
-    path: Path, watch: bool, everything: bool, only: tuple[str, ...], as_json: bool
+    path: Path, watch: bool, everything: bool, only: tuple[str, ...], check: bool, as_json: bool
 ) -> None:
     """Print what the scheduler and the jobs' own records know of each stage.
 
-    PATH is a bundle, a sweep, or a point of one. The exit code is 0 whenever that could be found
-    out, whatever became of the stages.
+    PATH is a bundle, a sweep, a point of one, or a directory with many of them. Without --check
+    the exit code is 0 whenever that could be found out, whatever became of the stages.
     """
     if watch and as_json:
         raise UsageError("--watch and --json do not go together", "Call with --json repeatedly.")
-    if is_sweep(path):
-        _sweep(open_sweep(path), watch, everything, only, as_json)
-        return
-    if everything or only:
+    if (everything or only) and not is_sweep(path):
         raise UsageError("--all and --only are for sweeps", "Name the sweep's directory.")
-    _run(path, watch, as_json)
-
-
-def _run(path: Path, watch: bool, as_json: bool) -> None:
-    sweep = sweep_of(path)
-    bundle = sweep.unit(_place(path)) if sweep else open_bundle(path)
-    manifest = read_manifest(bundle)
-    scheduler = scheduler_here(resolve(manifest.tool, path=state().config))
-    run = _point(sweep, bundle, scheduler) if sweep else _bundle(bundle, manifest, scheduler)
+    view = _view(path, only, everything)
     if watch:
-        _watch(run.follow, _print, _text)
-        return
-    status = run.look()
-    if as_json:
-        result_json(_as_json(bundle, manifest, status))
+        status = _watch(view)
+    elif as_json:
+        status = view.look()
+        view.show_json(status)
     else:
-        _print(status)
+        status = view.look()
+        _show(view, status)
+    if check and (failed := view.failures(status)):
+        raise FailedError(f"failed: {', '.join(failed)}", "Its log says more.")
 
 
-def _place(path: Path) -> str:
-    """Return the place of a unit in its sweep (``points/x``)."""
-    whole = path.absolute()
-    return f"{whole.parent.name}/{whole.name}"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _View:
+    """What can be looked at once, or followed until it has ended, and how it is shown."""
+
+    look: Callable[[], Any]
+    text: Callable[[Any], str]
+    notes: Callable[[Any], list[str]]
+    show_json: Callable[[Any], None]
+    failures: Callable[[Any], list[str]]
+    follow: Callable[[Callable[[Any], None], float], Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Followed:
-    """What can be looked at once, or followed until it has ended."""
+def _view(path: Path, only: tuple[str, ...], everything: bool) -> _View:
+    if is_sweep(path):
+        return _sweep(open_sweep(path), only, everything)
+    if sweep := sweep_of(path):
+        whole = path.absolute()
+        return _point(sweep, sweep.unit(f"{whole.parent.name}/{whole.name}"))
+    return _bundle(open_bundle(path)) if is_bundle(path) else _root(path)
 
-    look: Callable[[], RunStatus]
-    follow: Callable[[Callable[[RunStatus], None], float], object]
+
+def _show(view: _View, status: Any) -> None:
+    result(view.text(status))
+    for text in view.notes(status):
+        note(text)
 
 
-def _bundle(bundle: Bundle, manifest: Manifest, scheduler: Scheduler) -> _Followed:
-    return _Followed(
+def _watch(view: _View) -> Any:
+    """Show each change: below one another, or in place where stdout is a terminal."""
+    if view.follow is None:
+        raise UsageError("--watch is for one bundle or sweep", "Name one of those below it.")
+    if not sys.stdout.isatty():
+        return view.follow(lambda status: _show(view, status), 30.0)
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(auto_refresh=False) as live:
+
+        def update(status: Any) -> None:
+            text = "\n".join([view.text(status), *view.notes(status)])
+            live.update(Text.from_ansi(text), refresh=True)
+
+        return view.follow(update, 5.0)
+
+
+def _scheduler(tool: str | None) -> Scheduler:
+    return scheduler_here(resolve(tool, path=state().config))
+
+
+def _bundle(bundle: Bundle) -> _View:
+    manifest = read_manifest(bundle)
+    scheduler = _scheduler(manifest.tool)
+    return _of_stages(
+        bundle,
+        manifest,
         lambda: run_status(bundle, manifest, scheduler),
-        lambda show, poll: wait(bundle, manifest, scheduler, on_change=show, longest_poll=poll),
+        lambda tell, poll: wait(bundle, manifest, scheduler, on_change=tell, longest_poll=poll),
     )
 
 
-def _point(sweep: Sweep, unit: Bundle, scheduler: Scheduler) -> _Followed:
+def _point(sweep: Sweep, unit: Bundle) -> _View:
     from valska.external_tools.core.sweep.document import read_sweep_manifest
     from valska.external_tools.core.sweep.status import sweep_status, wait_sweep
 
-    manifest = read_sweep_manifest(sweep)
-    label = unit.path.name
-    lent = unit.path.parent == sweep.shared
-    labels = [point.label for point in manifest.points if label in point.shared.values()]
-    chosen = labels[:1] if lent else [manifest.point(label).label]
+    document = read_sweep_manifest(sweep)
+    manifest = read_manifest(unit)
+    scheduler = _scheduler(manifest.tool)
+    label, lent = unit.path.name, unit.path.parent == sweep.shared
+    borrowers = [point.label for point in document.points if label in point.shared.values()]
+    chosen = borrowers[:1] if lent else [document.point(label).label]
 
-    def as_run(status: SweepStatus) -> RunStatus:
+    def of_unit(status: SweepStatus) -> RunStatus:
         stages = [status.shared[label]] if lent else status.points[label].values()
         return RunStatus(tuple(stages), status.notes)
 
-    return _Followed(
-        lambda: as_run(sweep_status(sweep, manifest, scheduler, chosen)),
-        lambda show, poll: wait_sweep(
-            sweep,
-            manifest,
-            scheduler,
-            labels=chosen,
-            on_change=lambda status: show(as_run(status)),
-            longest_poll=poll,
-        ),
+    def follow(tell: Callable[[RunStatus], None], poll: float) -> RunStatus:
+        return of_unit(
+            wait_sweep(
+                sweep,
+                document,
+                scheduler,
+                labels=chosen,
+                on_change=lambda status: tell(of_unit(status)),
+                longest_poll=poll,
+            )
+        )
+
+    return _of_stages(
+        unit, manifest, lambda: of_unit(sweep_status(sweep, document, scheduler, chosen)), follow
     )
 
 
-def _sweep(
-    sweep: Sweep, watch: bool, everything: bool, only: tuple[str, ...], as_json: bool
-) -> None:
-    from valska.cli import sweep_view
-    from valska.external_tools.core.sweep.document import read_sweep_manifest
-    from valska.external_tools.core.sweep.status import sweep_status, wait_sweep
-
-    manifest = read_sweep_manifest(sweep)
-    scheduler = scheduler_here(resolve(manifest.tool, path=state().config))
-
-    def show(status: SweepStatus) -> None:
-        sweep_view.show(status, sweep_view.select(status, only), everything)
-
-    def text(status: SweepStatus) -> str:
-        return "\n".join(sweep_view.lines(status, sweep_view.select(status, only), everything))
-
-    if watch:
-        _watch(
-            lambda tell, poll: wait_sweep(
-                sweep, manifest, scheduler, on_change=tell, longest_poll=2 * poll
-            ),
-            show,
-            text,
-        )
-        return
-    status = sweep_status(sweep, manifest, scheduler)
-    if as_json:
-        labels = sweep_view.select(status, only)
-        result(sweep_view.as_json(sweep, manifest, status, labels))
-    else:
-        show(status)
+def _of_stages(
+    bundle: Bundle,
+    manifest: Manifest,
+    look: Callable[[], RunStatus],
+    follow: Callable[[Callable[[RunStatus], None], float], RunStatus],
+) -> _View:
+    return _View(
+        look=look,
+        follow=follow,
+        text=lambda status: table(rows(status), HEADER),
+        notes=_notes,
+        show_json=lambda status: result_json(_as_json(bundle, manifest, status)),
+        failures=lambda status: [one.stage for one in status.stages if one.state.failed],
+    )
 
 
-def _print(status: RunStatus) -> None:
-    result(table(rows(status), HEADER))
-    for stage in status.stages:
-        if stage.log and stage.state.failed:
-            note(f"The log of {stage.stage}: {plain(stage.log)}")
-    for text in status.notes:
-        note(f"Note: {plain(text)}")
-
-
-def _text(status: RunStatus) -> str:
-    notes = [f"Note: {plain(text)}" for text in status.notes]
-    return "\n".join([table(rows(status), HEADER), *notes])
+def _notes(status: RunStatus) -> list[str]:
+    logs = [
+        f"The log of {stage.stage}: {plain(stage.log)}"
+        for stage in status.stages
+        if stage.log and stage.state.failed
+    ]
+    return logs + [f"Note: {plain(text)}" for text in status.notes]
 
 
 def _as_json(bundle: Bundle, manifest: Manifest, status: RunStatus) -> dict[str, Any]:
@@ -179,17 +193,37 @@ def _as_json(bundle: Bundle, manifest: Manifest, status: RunStatus) -> dict[str,
     }
 
 
-def _watch(
-    follow: Callable[[Callable[[Any], None], float], object],
-    show: Callable[[Any], None],
-    text: Callable[[Any], str],
-) -> None:
-    """Show each change: below one another, or in place where stdout is a terminal."""
-    if not sys.stdout.isatty():
-        follow(show, 30.0)
-        return
-    from rich.live import Live
-    from rich.text import Text
+def _sweep(sweep: Sweep, only: tuple[str, ...], everything: bool) -> _View:
+    from valska.cli import sweep_view
+    from valska.external_tools.core.sweep.document import read_sweep_manifest
+    from valska.external_tools.core.sweep.status import sweep_status, wait_sweep
 
-    with Live(auto_refresh=False) as live:
-        follow(lambda status: live.update(Text.from_ansi(text(status)), refresh=True), 5.0)
+    document = read_sweep_manifest(sweep)
+    scheduler = _scheduler(document.tool)
+    return _View(
+        look=lambda: sweep_status(sweep, document, scheduler),
+        follow=lambda tell, poll: wait_sweep(
+            sweep, document, scheduler, on_change=tell, longest_poll=2 * poll
+        ),
+        text=lambda status: sweep_view.text(status, sweep_view.select(status, only), everything),
+        notes=lambda status: [f"Note: {plain(text)}" for text in status.notes],
+        show_json=lambda status: result(
+            sweep_view.as_json(sweep, document, status, sweep_view.select(status, only))
+        ),
+        failures=lambda status: list(dict.fromkeys(label for label, _ in status.failures())),
+    )
+
+
+def _root(path: Path) -> _View:
+    from valska.cli import results_view
+    from valska.external_tools.core.results import overviews, require_results
+
+    results = require_results(path)
+    scheduler = _scheduler(None)
+    return _View(
+        look=lambda: overviews(results, scheduler),
+        text=results_view.text,
+        notes=results_view.notes,
+        show_json=lambda found: result_json([results_view.as_json(one) for one in found]),
+        failures=lambda found: [one.result.place for one in found if one.bad],
+    )

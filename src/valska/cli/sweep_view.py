@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from valska.cli.output import note, plain, result, styled, table
+from valska.cli.output import plain, styled, table
 from valska.cli.progress import COLOURS
 from valska.external_tools.core.errors import UsageError
 from valska.external_tools.core.status import StageState, StageStatus
@@ -48,16 +48,8 @@ def select(status: SweepStatus, only: Sequence[str]) -> list[str]:
     return [label for label in labels if label in picked]
 
 
-def show(status: SweepStatus, labels: Sequence[str], everything: bool) -> None:
-    """Print the tables of a sweep."""
-    for line in lines(status, labels, everything):
-        result(line)
-    for text in status.notes:
-        note(f"Note: {plain(text)}")
-
-
-def lines(status: SweepStatus, labels: Sequence[str], everything: bool) -> Iterator[str]:
-    """Yield the blocks of a sweep's status.
+def text(status: SweepStatus, labels: Sequence[str], everything: bool) -> str:
+    """Return the tables of a sweep's status.
 
     Parameters
     ----------
@@ -68,6 +60,10 @@ def lines(status: SweepStatus, labels: Sequence[str], everything: bool) -> Itera
     everything
         Whether all of them are shown, however many there are.
     """
+    return "\n".join(_blocks(status, labels, everything))
+
+
+def _blocks(status: SweepStatus, labels: Sequence[str], everything: bool) -> Iterator[str]:
     shown, left_out = _shown(status, labels, everything)
     if shown:
         rows = [(label, *map(_cell, status.points[label].values())) for label in shown]

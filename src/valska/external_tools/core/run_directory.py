@@ -206,6 +206,12 @@ def validate_run_dir(run_dir: Path) -> None:
         )
 
 
+def is_bundle(path: Path) -> bool:
+    """Return whether a directory is a bundle, or what is left of one."""
+    bundle = Bundle(path)
+    return bundle.manifest.is_file() or bundle.sums.is_file()
+
+
 def ensure_run_dir(run_dir: Path, exist_ok: bool = False) -> None:
     """Make a run's directory and its parents.
 
