@@ -14,6 +14,7 @@ from valska.external_tools.core.manifest import Manifest
 from valska.external_tools.core.records import read_records
 from valska.external_tools.core.run_directory import Bundle
 from valska.external_tools.core.scheduler import (
+    JobRef,
     JobRequest,
     OutcomeUnknownError,
     Scheduler,
@@ -29,7 +30,13 @@ from valska.external_tools.core.submission.chain import (
     select_stages,
     with_descendants,
 )
-from valska.external_tools.core.submission.intents import SETTLE_S, Clock, reconcile, unconfirmed
+from valska.external_tools.core.submission.intents import (
+    SETTLE_S,
+    Clock,
+    Intent,
+    reconcile,
+    unconfirmed,
+)
 from valska.external_tools.core.submission.jobsfile import (
     ALL_STAGES,
     JobEntry,
@@ -371,16 +378,25 @@ def _take_up(
     if not open_entries:
         return _TakenUp()
     records = read_records(bundle)
-    result = reconcile(bundle, open_entries, scheduler, records, settle_s=settle_s, clock=clock)
+
+    def seen(intent: Intent) -> JobRef | None:
+        record = records.named(intent.name)
+        known = record is not None and record.scheduler == intent.scheduler
+        return JobRef(record.job_id, intent.name, intent.cluster) if record and known else None
+
+    result = reconcile(bundle, open_entries, scheduler, seen, settle_s=settle_s, clock=clock)
     tokens = {entry.token for entry in open_entries}
-    for stage, ref in result.adopted.items():
+    names = {entry.name: entry.stage for entry in open_entries}
+    for name, ref in result.adopted.items():
+        stage = names[name]
         log.warning("stage %s had been sent already, as job %s", stage, ref.job_id)
         entries[stage] = replace(entries[stage], job_id=ref.job_id, cluster=ref.cluster)
-    for stage in result.never_sent:
+    never_sent = frozenset(names[name] for name in result.never_sent)
+    for stage in never_sent:
         del entries[stage]
     update_entries(bundle, entries)
     found = frozenset(stage for stage, entry in entries.items() if entry.token in tokens)
-    return _TakenUp(found, result.never_sent)
+    return _TakenUp(found, never_sent)
 
 
 def _refuse_unreachable(targets: Sequence[StageStatus]) -> None:

@@ -24,6 +24,14 @@ from valska.external_tools.core.scheduler import (
 )
 from valska.external_tools.core.slurm import answers
 from valska.external_tools.core.slurm import text as slurm_text
+from valska.external_tools.core.slurm.limits import (
+    Bound,
+    Configuration,
+    account_bounds,
+    controller_bound,
+    parse_config,
+    user_name,
+)
 from valska.external_tools.core.slurm.sending import (
     SBATCH_TIMEOUT_S,
     SlurmFullError,
@@ -168,6 +176,38 @@ class Slurm:
         running = [ref for ref, _ in (self._live(bundle, refs) if waiting else live)]
         self._scancel(running, "--batch", "--signal=TERM")
         self._scancel(self._wait_for_end(bundle, running, grace_s))
+
+    def limits(
+        self, account: str | None = None, qos: str | None = None, cluster: str | None = None
+    ) -> tuple[Configuration, list[Bound]]:
+        """Ask how many tasks fit: in an array, and in the queue. What has no answer has no limit.
+
+        Parameters
+        ----------
+        account, qos
+            Those that the jobs name.
+        cluster
+            The cluster that is meant.
+        """
+        account = account or self.environment.get("SBATCH_ACCOUNT")
+        qos = qos or self.environment.get("SBATCH_QOS")
+        configuration = parse_config(self._said(["scontrol", *_on(cluster), "show", "config"]))
+        argv = ["squeue", *_on(cluster), "--noheader", "--array", "--states=all", "--format=%i"]
+        held = self._said(argv).count("\n") if configuration.most_jobs else 0
+        bounds = [bound] if (bound := controller_bound(configuration, held)) else []
+        user = user_name(self.user)
+        argv = ["scontrol", *_on(cluster), "--oneliner", "show", "assoc_mgr"]
+        said = self._said([*argv, f"users={user}", "flags=assoc,qos"])
+        return configuration, [*bounds, *account_bounds(said, user, account, qos)]
+
+    def _said(self, argv: Sequence[str]) -> str:
+        """Return what one of Slurm's programs prints; nothing if it fails."""
+        try:
+            done = self._ask(argv)
+        except SchedulerError as error:
+            log.info("%s", error.message)
+            return ""
+        return done.stdout if done.returncode == 0 else ""
 
     def _command(self, request: JobRequest, ids: Mapping[str, str]) -> tuple[str, ...]:
         return slurm_text.sbatch_argv(

@@ -14,9 +14,6 @@ JOBID_REGEX = re.compile(r"Submitted\s+batch\s+job\s+(\d+)(?:\s+on\s+cluster\s+(
 SQUEUE_FORMAT = "%i|%T|%r|%M|%l|%j"
 SACCT_FORMAT = "JobID,State,ExitCode,Reason,ElapsedRaw,TimelimitRaw,JobName"
 
-ARRAY_LOG = "logs/%x-%A.log"
-"""What the tasks of an array print before they know where their own logs are."""
-
 WHOLE_LISTS = {"SLURM_BITSTR_LEN": "0"}
 """Environment in which Slurm's programs do not cut long lists of tasks short."""
 
@@ -134,14 +131,14 @@ def sbatch_argv(
     tasks: Sequence[int] = (),
     throttle: int | None = None,
 ) -> tuple[str, ...]:
-    """Return the command that submits a script; with `tasks`, as an array with one log for all."""
+    """Return the command that submits a script; with `tasks`, as an array."""
     array = f"--array={write_ranges(tasks)}" + (f"%{throttle}" if throttle else "")
     return (
         sbatch,
         "--parsable",
         *([f"--clusters={cluster}"] if cluster else []),
         *([f"--job-name={name}"] if name else []),
-        *([array, f"--output={ARRAY_LOG}"] if tasks else []),
+        *([array] if tasks else []),
         *([f"--dependency={dependency}", "--kill-on-invalid-dep=yes"] if dependency else []),
         *extra,
         script,

@@ -9,10 +9,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 from valska.external_tools.core.errors import ValskaError
 from valska.external_tools.core.local.queue import read_queue
-from valska.external_tools.core.records import Records
 from valska.external_tools.core.run_directory import Bundle
 from valska.external_tools.core.scheduler import (
     JobRef,
@@ -38,9 +38,47 @@ class Clock:
     sleep: Callable[[float], None] = time.sleep
 
 
+class Intent(Protocol):
+    """A job, or an array, that was about to be sent."""
+
+    @property
+    def stage(self) -> str:
+        """Which stage it is."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """The name by which it is looked for."""
+        ...
+
+    @property
+    def submitted_utc(self) -> str:
+        """When it was about to be sent."""
+        ...
+
+    @property
+    def scheduler(self) -> str:
+        """Who may have it."""
+        ...
+
+    @property
+    def cluster(self) -> str | None:
+        """The Slurm cluster that may have it."""
+        ...
+
+    @property
+    def ref(self) -> JobRef | None:
+        """The job, where its id was known beforehand."""
+        ...
+
+
+Seen = Callable[[Intent], JobRef | None]
+"""Returns the job of an intent if it has left a record: then it was sent."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reconciled:
-    """What became of unconfirmed intents: stage to job, and the stages that were never sent."""
+    """What became of unconfirmed intents, by name: their jobs, and those that were never sent."""
 
     adopted: dict[str, JobRef]
     never_sent: frozenset[str]
@@ -58,9 +96,9 @@ def unconfirmed(bundle: Bundle, entries: Iterable[JobEntry]) -> list[JobEntry]:
 
 def reconcile(
     bundle: Bundle,
-    entries: Iterable[JobEntry],
+    intents: Iterable[Intent],
     scheduler: Scheduler,
-    records: Records,
+    seen: Seen,
     *,
     settle_s: float = SETTLE_S,
     clock: Clock | None = None,
@@ -73,13 +111,13 @@ def reconcile(
     Parameters
     ----------
     bundle
-        The bundle.
-    entries
-        What `unconfirmed` returned.
+        The bundle, or a sweep's common files.
+    intents
+        Those that have no answer.
     scheduler
-        The scheduler in use; another one in an entry is found by its name.
-    records
-        The bundle's records: a job that wrote one was sent.
+        The scheduler in use; another one in an intent is found by its name.
+    seen
+        Looks for a record.
     settle_s
         See `SETTLE_S`.
     clock
@@ -91,25 +129,25 @@ def reconcile(
         If the scheduler does not answer.
     """
     time_source = clock or Clock()
-    left = {entry.stage: entry for entry in entries}
+    left = {intent.name: intent for intent in intents}
     adopted: dict[str, JobRef] = {}
     never_sent: set[str] = set()
     waited, pause = 0.0, 1.0
     while left:
-        for entry in list(left.values()):
-            old = waited >= settle_s or _age(entry, time_source) >= settle_s
-            ref, error = _look(bundle, entry, scheduler, records)
+        for intent in list(left.values()):
+            old = waited >= settle_s or _age(intent, time_source) >= settle_s
+            ref, error = _look(bundle, intent, scheduler, seen)
             if ref is not None:
-                adopted[entry.stage] = ref
-            elif entry.scheduler == "local" or (old and error is None):
-                never_sent.add(entry.stage)
+                adopted[intent.name] = ref
+            elif intent.scheduler == "local" or (old and error is None):
+                never_sent.add(intent.name)
             elif old and error is not None:
-                raise _unknown(entry, error)
+                raise _unknown(intent, error)
             else:
                 continue
-            del left[entry.stage]
+            del left[intent.name]
         if left:
-            log.info("looking for the job of %s", ", ".join(left))
+            log.info("looking for %s", ", ".join(left))
             time_source.sleep(pause)
             waited, pause = waited + pause, min(pause * 2, 10.0)
     return Reconciled(adopted, frozenset(never_sent))
@@ -124,11 +162,10 @@ def _was_not_taken_over(bundle: Bundle, entry: JobEntry) -> bool:
 
 
 def _look(
-    bundle: Bundle, entry: JobEntry, given: Scheduler, records: Records
+    bundle: Bundle, entry: Intent, given: Scheduler, seen: Seen
 ) -> tuple[JobRef | None, SchedulerError | None]:
-    record = records.named(entry.name)
-    if record is not None and record.scheduler == entry.scheduler:
-        return JobRef(record.job_id, entry.name, entry.cluster), None
+    if (known := seen(entry)) is not None:
+        return known, None
     sought = entry.ref or (JobRef("", entry.name, entry.cluster) if entry.cluster else None)
     scheduler = scheduler_named(entry.scheduler, given)
     try:
@@ -142,7 +179,7 @@ def _look(
     return JobRef(info.job_id, entry.name, info.cluster or entry.cluster), None
 
 
-def _sender(entry: JobEntry) -> str | None:
+def _sender(entry: Intent) -> str | None:
     """Return the process of a killed submit's sbatch, if it still lives on this host."""
     word = f"--job-name={entry.name}".encode()
     for path in Path("/proc").glob("[0-9]*/cmdline"):
@@ -152,11 +189,11 @@ def _sender(entry: JobEntry) -> str | None:
     return None
 
 
-def _age(entry: JobEntry, clock: Clock) -> float:
+def _age(entry: Intent, clock: Clock) -> float:
     return (clock.now() - parse_utc(entry.submitted_utc)).total_seconds()
 
 
-def _unknown(entry: JobEntry, error: SchedulerError) -> OutcomeUnknownError:
+def _unknown(entry: Intent, error: SchedulerError) -> OutcomeUnknownError:
     return OutcomeUnknownError(
         f"whether stage {entry.stage} was sent is not known (job {entry.name}): {error.message}",
         "Nothing is sent twice: `valska submit` again, once the scheduler answers.",
