@@ -21,7 +21,7 @@ If `site.env` does not name it: `export VALSKA_IMAGE=/path/to/image.sif`. To reb
 `containers/` holds its definition."""
 
 _UNCONTAINED = """\
-This bundle runs without a container ({runner}): the tool has to be installed, and `site.env` says
+It runs without a container ({runner}): the tool has to be installed, and `site.env` says
 how to reach it."""
 
 
@@ -29,14 +29,19 @@ def render_readme(
     identity: Identity, plan: RunPlan, runner: RunnerKind, image_sha256: str | None
 ) -> str:
     """Return the README of a bundle in Markdown."""
-    needs = _CONTAINED if runner is RunnerKind.CONTAINER else _UNCONTAINED
     return _template().substitute(
         asdict(identity),
-        needs=needs.format(image_sha256=image_sha256, runner=runner.value),
+        needs=needs_of(runner, image_sha256),
         sbatch=_lines(f"    sbatch submit_{stage.name}.sh" for stage in plan.stages),
         bash=_lines(f"    bash submit_{stage.name}.sh" for stage in plan.stages),
         stages=_lines(_stage_lines(plan)),
     )
+
+
+def needs_of(runner: RunnerKind, image_sha256: str | None) -> str:
+    """Return what has to be there to run it again, in Markdown."""
+    needs = _CONTAINED if runner is RunnerKind.CONTAINER else _UNCONTAINED
+    return needs.format(image_sha256=image_sha256, runner=runner.value)
 
 
 def _template() -> Template:

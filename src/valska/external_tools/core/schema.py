@@ -51,7 +51,8 @@ def _validator(name: str) -> Validator:
 
 
 @cache
-def _judge(name: str) -> Callable[[Any], bool]:
+def judge(name: str) -> Callable[[Any], bool]:
+    """Return the function that says whether a document follows a schema; compiled once."""
     from jsonschema_rs import validator_for
 
     return validator_for(load_schema(name)).is_valid
@@ -59,7 +60,7 @@ def _judge(name: str) -> Callable[[Any], bool]:
 
 def findings(data: Any, name: str) -> list[ValidationError]:
     """Return every fault of a document, in the order of the document's paths."""
-    if _judge(name)(data):
+    if judge(name)(data):
         return []
     return sorted(_validator(name).iter_errors(data), key=lambda error: list(map(str, error.path)))
 
@@ -81,7 +82,7 @@ def validate(data: Mapping[str, Any], name: str, what: str) -> None:
     SchemaError
         With every fault and its JSON path.
     """
-    if _judge(name)(data):
+    if judge(name)(data):
         return
     found = [f"{error.json_path}: {error.message}" for error in findings(data, name)]
     raise SchemaError(what, found or ["a text ends in a line break"])

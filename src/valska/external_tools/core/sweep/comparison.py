@@ -1,0 +1,156 @@
+"""How a planned sweep compares with one that is there: what fits, what is kept, what is new."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from valska.external_tools.core import contents
+from valska.external_tools.core.errors import UsageError
+from valska.external_tools.core.manifest import BorrowedEntry, Manifest
+from valska.external_tools.core.sweep.assembly import Sciences
+from valska.external_tools.core.sweep.document import PointEntry, SweepManifest
+from valska.external_tools.core.sweep.drafting import DraftedPoint, SweepDraft
+from valska.external_tools.core.sweep.points import content_key
+from valska.external_tools.core.sweep.values import PointError
+from valska.external_tools.core.tool import Input, Stage
+from valska.external_tools.core.trees import borrow
+from valska.external_tools.core.utils import sha256_file
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What of a draft a sweep has already.
+
+    Parameters
+    ----------
+    kept
+        Labels of points that are there, equal.
+    new
+        The others.
+    sciences
+        Bundle ids of the draft's points.
+    """
+
+    kept: tuple[str, ...]
+    new: tuple[DraftedPoint, ...]
+    sciences: Sciences
+
+
+def compare(draft: SweepDraft, manifest: SweepManifest, common: Manifest) -> Standing:
+    """Compare a draft with a sweep, reading every input that the draft names.
+
+    Raises
+    ------
+    UsageError
+        If the draft does not fit: another tool, stages, image, input or setting.
+    PointError
+        If a point has the name of another, or is one under another name.
+    """
+    digests = _digests(draft.inputs)
+    borrowed = borrow(draft.borrowed)
+    faults = list(_faults(draft, common, digests, borrowed))
+    if faults:
+        raise UsageError(
+            f"this does not fit the sweep in {draft.path}: {'; '.join(faults)}",
+            "What all points share is sealed. Choose another --sweep-id or -o DIR.",
+        )
+    sciences = Sciences(draft, digests, borrowed)
+    there = _There(manifest.points)
+    kept, new = [], []
+    for drafted in draft.points:
+        entry = there.equal_of(drafted)
+        if entry is None:
+            new.append(drafted)
+            continue
+        if sciences.bundle_id(drafted, draft.stages) != entry.bundle_id:
+            raise PointError(
+                f"point {entry.label} is in the sweep already, made from another configuration",
+                "The configuration has changed since. Choose another --sweep-id or -o DIR.",
+            )
+        kept.append(entry.label)
+    return Standing(tuple(kept), tuple(new), sciences)
+
+
+class _There:
+    """The points that a sweep has, by name and by what they set."""
+
+    def __init__(self, points: Iterable[PointEntry]) -> None:
+        self._by_name = {point.label.casefold(): point for point in points}
+        self._by_content = {content_key(p.values, p.perturbations): p for p in points}
+
+    def equal_of(self, drafted: DraftedPoint) -> PointEntry | None:
+        """Return the point that sets the same under the same name, or None."""
+        point = drafted.point
+        same = self._by_content.get(content_key(point.values, point.perturbations))
+        named = self._by_name.get(point.label.casefold())
+        if same is not None and same.label == point.label:
+            return same
+        if same is not None:
+            raise PointError(
+                f"point {point} is in the sweep already, as {same.label}", "Leave it out."
+            )
+        if named is not None:
+            raise PointError(
+                f"the name of point {point} is taken by another, {named.label}",
+                "Give it another with --points and a column `label`.",
+            )
+        return None
+
+
+def _digests(inputs: Iterable[Input]) -> dict[str, str]:
+    sources = {item.target: item.source for item in inputs}
+    try:
+        return {target: sha256_file(source) for target, source in sources.items()}
+    except OSError as error:
+        raise UsageError(f"cannot read {error.filename}: {error.strerror}") from error
+
+
+def _faults(
+    draft: SweepDraft,
+    common: Manifest,
+    digests: Mapping[str, str],
+    borrowed: Iterable[BorrowedEntry],
+) -> Iterator[str]:
+    base = draft.request.base
+    environment = (common.environment or {}).get("explicit_sha256")
+    pairs: dict[str, tuple[Any, Any]] = {
+        "tool": (common.tool, base.tool.name),
+        "runner": (common.runner, base.runner.value),
+        "image": ((common.image or {}).get("sha256"), contents.image_sha256(base)),
+        "environment": (environment, contents.environment_sha256(base)),
+        "overrides": (common.spec["overrides"], dict(base.spec.overrides)),
+        "perturbations": (common.spec["perturbations"], dict(base.spec.perturbations)),
+        "options": (common.spec["options"], dict(base.spec.options)),
+        "stages": (_plain(common.stages), _plain(draft.stages)),
+        "borrowed directories": (
+            {entry.path: entry.sha256 for entry in common.borrowed},
+            {entry.path: entry.sha256 for entry in borrowed},
+        ),
+    }
+    for what, (there, asked) in pairs.items():
+        if there != asked:
+            yield f"other {what}" if what == "stages" else f"{what} {_shown(asked, there)}"
+    yield from _input_faults(draft.inputs, common, digests)
+
+
+def _input_faults(
+    inputs: Iterable[Input], common: Manifest, digests: Mapping[str, str]
+) -> Iterator[str]:
+    there = {(entry.name, entry.path): entry.sha256 for entry in common.inputs}
+    for item in inputs:
+        digest = there.get((item.name, f"inputs/{item.target}"))
+        if digest is None:
+            yield f"it has no input {item.name} ({Path(item.source).name})"
+        elif digest != digests[item.target]:
+            yield f"input {item.name} has changed since: {item.source}"
+
+
+def _shown(asked: Any, there: Any) -> str:
+    return f"{asked!r}, not {there!r}"
+
+
+def _plain(stages: Iterable[Stage]) -> list[dict[str, Any]]:
+    return [{name: getattr(s, name) for name in Stage.__dataclass_fields__} for s in stages]
