@@ -3,6 +3,8 @@
 #
 #   build-images.sh [TOOL...]    all definitions here, or the named ones
 #
+# Unless it is named, a definition is passed over while a lock of it is not made yet.
+#
 # An image that is in the store already is left alone. Where no container registry answers, the
 # image is built on a Debian base made from this machine's own package archives, and its record
 # says so.
@@ -51,7 +53,16 @@ build() {
     valska build "$1" --base "$base"
 }
 
+# Whether everything that the definition needs is locked.
+is_locked() {
+    ! grep -qs '^# Not made yet' "${1%.def}"-*.lock
+}
+
 if (($#)); then definitions=("${@/#/"$here/"}") && definitions=("${definitions[@]/%/.def}"); else definitions=("$here"/*.def); fi
 for definition in "${definitions[@]}"; do
+    if (($# == 0)) && ! is_locked "$definition"; then
+        echo "Not built: $(basename "$definition"), since a lock of it is not made yet."
+        continue
+    fi
     build "$definition"
 done
