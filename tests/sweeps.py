@@ -1,6 +1,7 @@
 """Sweeps written down by hand: common files, points, shared work and lists, all sealed."""
 
 import json
+import shutil
 from pathlib import Path
 
 from toy import data_file, stage
@@ -16,16 +17,24 @@ INSTANCE = "cd" * 16
 
 
 def shell(text, name="simulate", **more):
-    return stage(name, ("bash", "-c", text), **more)
+    return stage(name, **{"argv": ("bash", "-c", text), **more})
 
 
 def make_sweep(
-    folder, stages=None, *, points=("a", "b"), shared=None, site=None, script=None, name="sweep"
+    folder,
+    stages=None,
+    *,
+    points=("a", "b"),
+    shared=None,
+    site=None,
+    script=None,
+    image=None,
+    name="sweep",
 ):
     """Make a sweep.
 
     `shared` maps a stage that points share to the labels of its units, one for each point;
-    `script` has further arguments of `render_script`.
+    `script` has further arguments of `render_script`; `image` is embedded.
     """
     sweep = Sweep(folder / name)
     stages = tuple(stages or [stage()])
@@ -33,6 +42,8 @@ def make_sweep(
         (sweep.path / directory).mkdir(parents=True)
     data_file(sweep.path / "inputs")
     sweep.common.write_text("{}\n")
+    if image:
+        shutil.copy(image, sweep.bundle.containers)
     for planned in stages:
         sweep.bundle.script(planned.name).write_text(_script(planned, stages, script or {}))
     common = [path for path in sweep.path.rglob("*") if path.is_file()]

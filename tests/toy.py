@@ -21,6 +21,7 @@ class Toy:
     configs: Mapping[str, bytes] = field(default_factory=lambda: {"run.yaml": b"answer: 42\n"})
     taxonomy: Mapping[str, str] = field(default_factory=lambda: {"model": "plain"})
     section: Mapping[str, Any] = field(default_factory=dict)
+    borrowed: Mapping[str, Path] = field(default_factory=dict)
     name: str = "toy"
     summary: str = "A tool for tests."
     definition: str = "toy.def"
@@ -35,7 +36,9 @@ class Toy:
         return tuple(Input(f"input.{target}", path, target) for target, path in self.inputs.items())
 
     def plan(self, spec, inputs, read):
-        return RunPlan(self.planned, self.configs, self.taxonomy, self.section)
+        return RunPlan(
+            self.planned, self.configs, self.taxonomy, self.section, borrowed=self.borrowed
+        )
 
 
 def stage(name="simulate", argv=COPY, outputs=("out.txt",), **more):
