@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -95,10 +95,10 @@ class Local:
             watch.sending(request, _command(request))
         key = queue_key(requests[0].name, array=any(request.tasks for request in requests))
         with supervisor.launch(bundle, key, jobs, self.environment, at_once) as child:
-            given_up = not _is_ready(child) and _give_up(bundle, key)
-            if given_up:
+            taken_over = _is_ready(child) or _was_taken_over(bundle, key, jobs)
+            if not taken_over:
                 os.killpg(child.pid, signal.SIGKILL)
-        if given_up:
+        if not taken_over:
             raise _not_started(bundle, key)
         for request, job in zip(requests, jobs, strict=True):
             watch.accepted(request, JobRef(job.job_id, request.name))
@@ -121,7 +121,7 @@ class Local:
 
         The id of an array asks for each of its tasks: ``<id>_<index>``.
         """
-        wanted = {ref.job_id for ref in refs}
+        wanted = dict.fromkeys(ref.job_id for ref in refs)
         return {
             job.task_id(index): self._info(belief, job, index)
             for belief in _beliefs(bundle, refs)
@@ -244,6 +244,15 @@ def _give_up(bundle: Bundle, key: str) -> bool:
     return create_queue(bundle.local_queue(key), Queue(key, None, ()))
 
 
+def _was_taken_over(bundle: Bundle, key: str, jobs: Sequence[LocalJob]) -> bool:
+    """Give a submission up whose supervisor does not answer, unless it has these jobs already."""
+    if _give_up(bundle, key):
+        return False
+    queue = read_queue(bundle.local_queue(key))
+    ids = [job.job_id for job in queue.jobs] if queue and queue.supervisor else []
+    return ids == [job.job_id for job in jobs]
+
+
 def _not_started(bundle: Bundle, key: str) -> SubmissionError:
     path = supervisor.messages(bundle, key)
     said = path.read_text(errors="replace").strip().splitlines() if path.exists() else []
@@ -272,7 +281,7 @@ def _readable(paths: Sequence[Path]) -> Iterator[Queue]:
                 yield queue
 
 
-def _chosen(belief: Belief, ids: Set[str]) -> Iterator[tuple[LocalJob, Index]]:
+def _chosen(belief: Belief, ids: Iterable[str]) -> Iterator[tuple[LocalJob, Index]]:
     """Yield the tasks that are named, by themselves or with their whole array."""
     for text in ids:
         job_id, index = split_id(text)
@@ -290,7 +299,7 @@ def _live_ids(belief: Belief, refs: Sequence[JobRef]) -> list[str]:
     return [
         ref.job_id
         for ref in refs
-        if any(belief.of(*one).state.live for one in _chosen(belief, {ref.job_id}))
+        if any(belief.of(*one).state.live for one in _chosen(belief, [ref.job_id]))
     ]
 
 

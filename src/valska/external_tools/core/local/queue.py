@@ -17,7 +17,7 @@ from typing import Any
 from valska.external_tools.core.errors import ValskaError
 from valska.external_tools.core.identity import ProcessIdentity, read_identity
 from valska.external_tools.core.local.job import Index, LocalJob, Progress, Queue
-from valska.external_tools.core.local.ranges import compress, expand
+from valska.external_tools.core.ranges import read_ranges, write_ranges
 from valska.external_tools.core.run_directory import Bundle
 from valska.external_tools.core.scheduler import JobState, token_of
 from valska.external_tools.core.utils import load_json, write_atomic
@@ -109,7 +109,7 @@ def encode_job(job: LocalJob) -> dict[str, Any]:
         "grace_s": job.grace_s,
         "cpus": job.cpus,
         "throttle": job.throttle,
-        "tasks": compress(job.tasks),
+        "tasks": write_ranges(job.tasks),
         "running": [_running(index, one) for index, one in job.progress.items() if one.process],
         "ended": _ended(job.progress),
     }
@@ -127,7 +127,7 @@ def decode_job(data: Mapping[str, Any], supervisor: ProcessIdentity | None = Non
     progress: dict[Index, Progress] = {}
     for indices, state, *rest in data["ended"]:
         one = Progress(JobState(state), None, *rest)
-        progress.update(dict.fromkeys((None,) if indices is None else expand(indices), one))
+        progress.update(dict.fromkeys((None,) if indices is None else read_ranges(indices), one))
     if supervisor is not None:
         for index, pid, start, started_utc in data["running"]:
             process = ProcessIdentity(supervisor.host, supervisor.boot, pid, start)
@@ -138,7 +138,7 @@ def decode_job(data: Mapping[str, Any], supervisor: ProcessIdentity | None = Non
             "args": tuple(data["args"]),
             "dependency": tuple(data["dependency"]),
             "corresponding": tuple(data["corresponding"]),
-            "tasks": tuple(expand(data["tasks"])),
+            "tasks": tuple(read_ranges(data["tasks"])),
             "progress": progress,
         }
     )
@@ -158,7 +158,7 @@ def _ended(progress: Mapping[Index, Progress]) -> list[list[Any]]:
             alike.setdefault(id(one), (one, []))[1].append(index)
     return [
         [
-            compress(index for index in indices if index is not None) or None,
+            write_ranges(index for index in indices if index is not None) or None,
             one.state.value,
             one.exit_code,
             one.signal,

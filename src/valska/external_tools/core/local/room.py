@@ -3,47 +3,50 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from valska.external_tools.core.errors import UsageError
 from valska.external_tools.core.local.job import LocalJob
+from valska.external_tools.core.local.seats import Seats
+from valska.external_tools.core.run_directory import Bundle
 
 VARIABLE = "VALSKA_LOCAL_JOBS"
 
 
-@dataclass(slots=True)
 class Room:
     """Processors, or a count of tasks, of which each running task has its share.
 
+    Supervisors of one directory, on one host, have one room together.
+
     Parameters
     ----------
-    size
-        How much there is.
-    by_task
-        Count tasks, whatever they ask for.
-    taken
-        What running tasks have of it.
+    bundle
+        The bundle or the sweep.
+    jobs
+        How many tasks may run at once, whatever they ask for; by default, as many as this
+        process's processors can take.
     """
 
-    size: int
-    by_task: bool = False
-    taken: int = 0
+    def __init__(self, bundle: Bundle, jobs: int | None) -> None:
+        self._by_task = jobs is not None
+        self._size = jobs or processors()
+        self._seats = Seats(bundle.logs / f".local-room-{socket.gethostname()}", self._size)
 
-    def fits(self, job: LocalJob) -> bool:
-        """Return whether one more task has room; one that asks for more than all gets all."""
-        return self.taken + self._share(job) <= self.size
+    def enter(self, job: LocalJob) -> tuple[int, ...]:
+        """Return the seats of one more task; none if there is no room.
 
-    def enter(self, job: LocalJob) -> None:
-        """Give a task its share."""
-        self.taken += self._share(job)
+        A task that asks for more than there is gets all.
+        """
+        return self._seats.take(1 if self._by_task else min(job.cpus, self._size))
 
-    def leave(self, job: LocalJob) -> None:
-        """Take a task's share back."""
-        self.taken -= self._share(job)
+    def leave(self, seats: tuple[int, ...]) -> None:
+        """Take the seats of a task back."""
+        self._seats.give(seats)
 
-    def _share(self, job: LocalJob) -> int:
-        return 1 if self.by_task else min(job.cpus, self.size)
+    def close(self) -> None:
+        """Leave nothing behind."""
+        self._seats.close()
 
 
 def jobs_at_once(environment: Mapping[str, str]) -> int | None:
@@ -62,11 +65,6 @@ def jobs_at_once(environment: Mapping[str, str]) -> int | None:
             f"{VARIABLE} is {text!r}", "Set it to the number of tasks that may run at once."
         )
     return int(text)
-
-
-def make_room(jobs: int | None) -> Room:
-    """Return room for as many tasks, or for as many as this process's processors can take."""
-    return Room(jobs, by_task=True) if jobs else Room(processors())
 
 
 def processors() -> int:

@@ -27,7 +27,7 @@ from valska.external_tools.core.local.queue import (
     encode_job,
     write_queue,
 )
-from valska.external_tools.core.local.room import make_room
+from valska.external_tools.core.local.room import Room
 from valska.external_tools.core.local.tally import Tally
 from valska.external_tools.core.local.task import RunningTask, clean_environment, start_process
 from valska.external_tools.core.local.waiting import Waiting
@@ -151,8 +151,9 @@ class Supervisor:
         self._environment: Mapping[str, str] = payload["environment"]
         self._me = identify()
         self._tally = Tally([decode_job(job) for job in payload["jobs"]])
-        self._room = make_room(payload["at_once"])
+        self._room = Room(bundle, payload["at_once"])
         self._running: dict[tuple[str, Index], RunningTask] = {}
+        self._seats: dict[tuple[str, Index], tuple[int, ...]] = {}
         self._stopping = False
         self._save_at = self._look_at = 0.0
 
@@ -177,6 +178,7 @@ class Supervisor:
                 break
             self._save()
             self._rest(wake)
+        self._room.close()
         self._save_at_last()
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
@@ -212,24 +214,25 @@ class Supervisor:
             if task.watch():
                 state, why, code = task.finish()
                 del self._running[place]
-                self._room.leave(task.job)
+                self._room.leave(self._seats.pop(place))
                 self._tally.end(task.job, task.index, state, why, code)
 
     def _begin(self) -> None:
-        while (found := self._waiting.next()) and self._room.fits(found[0]):
+        while (found := self._waiting.next()) and (seats := self._room.enter(found[0])):
             self._waiting.take(*found)
-            self._start(*found)
+            self._start(*found, seats)
 
-    def _start(self, job: LocalJob, index: Index) -> None:
+    def _start(self, job: LocalJob, index: Index, seats: tuple[int, ...]) -> None:
         try:
             task = RunningTask(self._bundle, job, index, self._environment)
         except OSError as error:
+            self._room.leave(seats)
             why = f"cannot start: {error.strerror}"
             self._tally.end(job, index, JobState.FAILED, why)
             self._waiting.settle()
             return
         self._running[job.job_id, index] = task
-        self._room.enter(job)
+        self._seats[job.job_id, index] = seats
         self._tally.begin(job, index, identify(task.pid))
 
     def _save(self) -> bool:
