@@ -99,3 +99,9 @@ def test_place_outside_is_refused(source, inputs, target):
     with pytest.raises(UsageError, match="leads out"):
         stage_input(Input("a", source, target), inputs)
     assert list(inputs.parent.rglob("*")) == [inputs]
+
+
+def test_what_is_the_tools_own_is_always_copied(source, inputs):
+    entry = stage_input(Input("a", source, "a", own=True), inputs, StagingMode.REFERENCE, 0)
+    assert entry.mode == "copy"
+    assert (inputs / "a").read_bytes() == b"data\n"

@@ -59,6 +59,8 @@ def stage_input(
         If it cannot be written (full disk), or changes while it is read.
     """
     size = _size_of(item)
+    if item.own:
+        mode = StagingMode.COPY
     if mode is None:
         mode = StagingMode.REFERENCE if size > copy_limit else StagingMode.COPY
     target = inputs / check_place(item.target)

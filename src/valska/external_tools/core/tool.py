@@ -85,11 +85,14 @@ class Input:
         Where it lies now; absolute.
     target
         Name below ``inputs/``: lower-case and plain.
+    own
+        Whether it is the tool's own, not the user's: always copied, however inputs are staged.
     """
 
     name: str
     source: Path
     target: str
+    own: bool = False
 
 
 @dataclass(frozen=True, slots=True)
