@@ -48,11 +48,12 @@ OWNED = {
     "file_root_dir": "`valska submit --resume` goes on from the chains of an earlier attempt",
     "use_gpu": "--cpu chooses",
     "run": "the stage decides",
+    "quiet": "the job reads the number of k bins from what BayesEoR prints",
     "clobber": "it would delete the matrices that both hypotheses read",
 }
 """Parameters that valska sets itself, and what to do instead."""
 
-_REPLACED = frozenset({"output_dir", "array_dir_prefix", "use_gpu", "run"})
+_REPLACED = frozenset({"output_dir", "array_dir_prefix", "use_gpu", "run", "quiet"})
 """Owned parameters whose value in a user's file does no harm: it is replaced."""
 
 _NOT_IMPLEMENTED = {
@@ -65,7 +66,7 @@ _NOT_IMPLEMENTED = {
 NO_MATRIX_KEYS = frozenset(
     (
         *("priors", *PRIORS.values(), *OWNED),
-        *("quiet", "log_priors", "uprior_bins", "inverse_LW_power", "noise_seed"),
+        *("log_priors", "uprior_bins", "inverse_LW_power", "noise_seed"),
         *("save_vis", "save_model", *_NOT_IMPLEMENTED),
     )
 )

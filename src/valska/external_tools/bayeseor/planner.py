@@ -28,7 +28,7 @@ from valska.external_tools.bayeseor.settings import (
     load,
     priors_of,
 )
-from valska.external_tools.bayeseor.stages import plan_stages
+from valska.external_tools.bayeseor.stages import DRIVER, plan_stages
 from valska.external_tools.core.errors import UsageError
 from valska.external_tools.core.run_directory import check_name
 from valska.external_tools.core.suggest import did_you_mean
@@ -90,7 +90,7 @@ class Planner:
             self._configs(lines, priors),
             self._taxonomy(values, inputs),
             self._section(values, paths, bins),
-            {} if borrowed else {PRECOMPUTE: sharing_key(matrices, inputs)},
+            {} if borrowed else {PRECOMPUTE: sharing_key(matrices, inputs[:-1])},
             borrowed,
         )
         return inputs, plan
@@ -99,7 +99,8 @@ class Planner:
         data = self._options.get("data")
         key = tuple(values.get(name) for name in FILES)
         if key not in self._files:
-            self._files[key] = find_files(values, self._source, data)
+            found, paths = find_files(values, self._source, data)
+            self._files[key] = (*found, DRIVER), paths
         return self._files[key]
 
     def _check_priors(

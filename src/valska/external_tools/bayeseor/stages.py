@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from valska.external_tools.bayeseor.keys import HYPOTHESES
 from valska.external_tools.bayeseor.matrices import MATRICES, PRECOMPUTE, config_name
 from valska.external_tools.core.errors import UsageError
-from valska.external_tools.core.tool import Resume, RunSpec, Stage
+from valska.external_tools.core.tool import Input, Resume, RunSpec, Stage
 
 STAGES = (PRECOMPUTE, *HYPOTHESES)
 PROGRAM = "/opt/bayeseor/scripts/run-analysis.py"
 """Where the image of containers/bayeseor.def has BayesEoR's driver."""
+
+DRIVER = Input("driver", Path(__file__).with_name("driver.py"), "driver.py", own=True)
+"""What starts the program in a job, and watches it."""
 
 Directives = Mapping[str, Mapping[str, str]]
 
@@ -112,7 +116,8 @@ def _sampling(spec: RunSpec, program: str, name: str, after: tuple[str, ...]) ->
 
 
 def _command(program: str, hypothesis: str) -> tuple[str, ...]:
-    return ("python", "-u", program, "--config", f"../config/{config_name(hypothesis)}")
+    config = f"../config/{config_name(hypothesis)}"
+    return ("python", "-u", f"../inputs/{DRIVER.target}", program, "--config", config)
 
 
 def _threads(directives: Mapping[str, str]) -> dict[str, str]:
