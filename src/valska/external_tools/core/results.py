@@ -33,8 +33,10 @@ from valska.external_tools.core.sweep.layout import Sweep
 from valska.external_tools.core.sweep.status import sweep_status
 
 SLURM = "slurm"
-_RUN = {Bundle(Path()).manifest.name, Bundle(Path()).sums.name}
-_SWEEP = Sweep(Path()).manifest.name
+RUN_NAMES = frozenset({Bundle(Path()).manifest.name, Bundle(Path()).sums.name})
+"""Files that make a directory a run."""
+SWEEP_NAME = Sweep(Path()).manifest.name
+"""File that makes a directory a sweep."""
 
 
 class Kind(StrEnum):
@@ -213,8 +215,13 @@ def overviews(results: Iterable[Result], scheduler: Scheduler) -> list[Overview]
         The scheduler of the jobs; another one is found by its name.
     """
     chosen = list(results)
-    asked = Asked(scheduler_named(SLURM, scheduler), _refs(chosen))
-    return [_overview(result, cast(Scheduler, asked)) for result in chosen]
+    asked = asked_together(chosen, scheduler)
+    return [_overview(result, asked) for result in chosen]
+
+
+def asked_together(results: Iterable[Result], scheduler: Scheduler) -> Scheduler:
+    """Return a scheduler that was asked about the jobs of many runs and sweeps at once."""
+    return cast(Scheduler, Asked(scheduler_named(SLURM, scheduler), _refs(results)))
 
 
 def _refs(results: Iterable[Result]) -> list[JobRef]:
@@ -295,9 +302,9 @@ def _below(directory: str) -> Iterator[tuple[str, Kind]]:
     except OSError:
         return
     names = {entry.name for entry in entries}
-    if _SWEEP in names:
+    if SWEEP_NAME in names:
         yield directory, Kind.SWEEP
-    elif names >= _RUN:
+    elif names >= RUN_NAMES:
         yield directory, Kind.RUN
     else:
         for entry in entries:

@@ -1,0 +1,1 @@
+"""Reports: what runs, sweeps and whole roots of them found, side by side."""
