@@ -51,10 +51,13 @@ class RunStatus:
         In the manifest's order.
     notes
         What else there is to say: a scheduler that does not answer, an unreadable record.
+    silent
+        Whether a scheduler that has or had a job of it did not answer.
     """
 
     stages: tuple[StageStatus, ...]
     notes: tuple[str, ...] = ()
+    silent: bool = False
 
     @property
     def state(self) -> StageState:
@@ -110,7 +113,8 @@ def run_status(bundle: Bundle, manifest: Manifest, scheduler: Scheduler) -> RunS
         if found.state is StageState.LOST and record is None:
             found = never_started(found, stage.after, stages)
         stages.append(_with_files(bundle, found, record))
-    return RunStatus(tuple(stages), tuple(dict.fromkeys(notes)))
+    silent = any(answer.error for answer in answers.values())
+    return RunStatus(tuple(stages), tuple(dict.fromkeys(notes)), silent)
 
 
 def wait(

@@ -147,6 +147,11 @@ class Evidence:
     thorough: bool
     notes: list[str]
 
+    @property
+    def silent(self) -> bool:
+        """Whether a scheduler did not answer."""
+        return any(answer.error for answer in self.answers.values())
+
     def point(
         self, point: PointEntry, stages: Iterable[StageFacts], shared: Mapping[str, StageStatus]
     ) -> dict[str, StageStatus]:

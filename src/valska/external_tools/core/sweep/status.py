@@ -38,12 +38,15 @@ class SweepStatus:
         Label of shared work to its status.
     notes
         What else there is to say: a scheduler that does not answer, an unreadable record.
+    silent
+        Whether a scheduler that has or had a job of it did not answer.
     """
 
     stages: tuple[str, ...]
     points: Mapping[str, Mapping[str, StageStatus]]
     shared: Mapping[str, StageStatus] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    silent: bool = False
 
     @property
     def counts(self) -> dict[str, dict[StageState, int]]:
@@ -113,7 +116,7 @@ def sweep_status(
     look = gather(sweep, scheduler, _units(stages, points, lent), len(points) <= DETAILED)
     shared = {entry.label: look.stage(entry.place, stages[entry.stage], {}) for entry in lent}
     rows = {point.label: look.point(point, stages.values(), shared) for point in points}
-    return SweepStatus(tuple(stages), rows, shared, _notes(look))
+    return SweepStatus(tuple(stages), rows, shared, _notes(look), look.silent)
 
 
 def wait_sweep(
