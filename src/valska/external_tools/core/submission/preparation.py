@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import shlex
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from valska.external_tools.core.config import Settings
 from valska.external_tools.core.errors import (
     PrerequisiteError,
+    ValskaError,
     VerificationError,
 )
-from valska.external_tools.core.images.store import ImageStore
+from valska.external_tools.core.images.store import ImageStore, receipt_line
 from valska.external_tools.core.manifest import Manifest
 from valska.external_tools.core.run_directory import Bundle
 from valska.external_tools.core.runner import RunnerKind
@@ -21,7 +23,7 @@ from valska.external_tools.core.seal import require_intact, seal_of
 from valska.external_tools.core.site import Site, reference_places
 from valska.external_tools.core.site_settings import site_of
 from valska.external_tools.core.slurm import Slurm
-from valska.external_tools.core.utils import sha256_file
+from valska.external_tools.core.utils import sha256_file, write_atomic
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +87,51 @@ def prepare(
         If the conda runner has no environment here.
     """
     require_intact(bundle)
+    return Prepared(seal_of(bundle), describe_site(bundle, manifest, settings, scheduler, image))
+
+
+def describe_site(
+    bundle: Bundle,
+    manifest: Manifest,
+    settings: Settings,
+    scheduler: Scheduler,
+    image: str | None = None,
+) -> Site:
+    """Check the image, and describe this site for the jobs of a bundle or sweep.
+
+    Parameters, and what is raised, are those of `prepare`; of a sweep, those of all its points.
+    """
     runner = RunnerKind(manifest.runner)
     if runner is RunnerKind.CONTAINER and scheduler.name == "local":
         _require_apptainer(settings)
-    site = replace(
+    return replace(
         site_of(settings, runner),
         image=_image(bundle, manifest, settings, image) if runner is RunnerKind.CONTAINER else None,
         references=reference_places(bundle.site_env, manifest.outside()),
     )
-    return Prepared(seal_of(bundle), site)
+
+
+def write_receipt(bundle: Bundle, manifest: Manifest, image: Path | None) -> None:
+    """Note that an image has been read and has its digest, so that array tasks need not read it.
+
+    Parameters
+    ----------
+    bundle
+        The sweep's common files.
+    manifest
+        What all its points have in common.
+    image
+        Where the image is; nothing is done without one, or where it cannot be written.
+    """
+    sha256 = str((manifest.image or {}).get("sha256", ""))
+    if image is None or not sha256:
+        return
+    embedded = image.is_relative_to(bundle.path)
+    folder = bundle.logs if embedded else image.parent
+    with suppress(OSError, ValskaError):
+        folder.mkdir(exist_ok=True)
+        line = receipt_line(image, sha256)
+        write_atomic(folder / f"{image.name}.receipt", line.encode())
 
 
 def _require_apptainer(settings: Settings) -> None:
