@@ -1,4 +1,4 @@
-"""Going on from an earlier attempt, outputs with patterns, and borrowed directories, run for real."""
+"""Job scripts that go on from an earlier attempt, outputs with patterns, borrowed directories."""
 
 import os
 import shutil
@@ -187,7 +187,7 @@ def test_two_stages_cannot_own_one_place(tmp_path, first, second):
 @pytest.mark.parametrize("lends", ["a/b", "other", "m*"])
 def test_stage_lends_a_directory_of_its_own_right_in_the_outputs(tmp_path, lends):
     stages = [shell(":", "first", outputs=("m/**/x", "a/b/*"), lends=(lends,))]
-    with pytest.raises(ValskaError, match="lends|lent"):
+    with pytest.raises(ValskaError, match=r"lends|lent"):
         bundle(tmp_path, stages)
 
 
@@ -313,11 +313,11 @@ def test_what_cannot_be_borrowed(tmp_path, matrices):
 
 
 def test_points_borrow_too(tmp_path, scripts, matrices):
-    site = Site(references={"outputs/matrices": str(matrices)})
-    script = {"borrowed": [("outputs/matrices", digest_tree(matrices).sha256)]}
-    sweep = make_sweep(tmp_path, [READ], site=site, script=script)
+    sweep = make_sweep(tmp_path, [READ], tool={"borrowed": {"matrices": matrices}})
+    (entry,) = read_manifest(sweep.point("b")).borrowed
+    assert entry.sha256 == digest_tree(matrices).sha256
     assert scripts.run(sweep.bundle, "points/b")[0] == 0
-    assert (sweep.point("b").outputs / "out.txt").read_text() == "deep/T.h5\nunit: points/b\n"
+    assert (sweep.point("b").outputs / "out.txt").read_text() == "deep/T.h5\nunit: b\n"
     _alter(matrices)
     assert scripts.run(sweep.bundle, "points/a")[0] == 5
 

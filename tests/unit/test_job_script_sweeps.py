@@ -9,10 +9,10 @@ from processes import children, wait_until
 from sweeps import bundle_id, make_list, make_sweep, shell
 from toy import stage
 
-from valska.external_tools.core.images.store import receipt_line
+from valska.external_tools.core.bundling import BundledImage
 from valska.external_tools.core.runner import RunnerKind
 from valska.external_tools.core.site import Site
-from valska.external_tools.core.utils import sha256_file
+from valska.external_tools.core.utils import sha256_bytes, sha256_file
 
 ARRAY = "19"
 SHARING = (
@@ -65,9 +65,9 @@ def test_each_task_runs_the_unit_of_its_index(tmp_path, scripts, records, slurm)
             ARRAY,
             str(task),
         )
-        assert record["bundle_id"] == bundle_id(f"points/{label}")
+        assert record["bundle_id"] == bundle_id(point)
         assert record["seal"] == sha256_file(point.sums)
-        assert (point.outputs / "out.txt").read_text() == f"unit: points/{label}\nhello\n"
+        assert (point.outputs / "out.txt").read_text() == f"unit: {label}\nhello\n"
         assert [path.name for path in point.records.iterdir()] == [f"simulate-19_{task}-r0.json"]
         (log,) = point.logs.iterdir()
         assert log.name == f"simulate-19_{task}.log"
@@ -253,11 +253,11 @@ def test_show_runs_nothing(tmp_path, scripts):
 
 # --- Shared work ----------------------------------------------------------------------------------
 
-UNIT = "prepare-0123456789ab"
+UNIT = f"prepare-{sha256_bytes(b'key')[:12]}"
 
 
 def sharing(folder, stages=SHARING, **more):
-    return make_sweep(folder, stages, shared={"prepare": [UNIT, UNIT]}, **more)
+    return make_sweep(folder, stages, shares={"prepare": "key"}, **more)
 
 
 def test_points_read_what_is_shared(tmp_path, scripts, records):
@@ -267,9 +267,7 @@ def test_points_read_what_is_shared(tmp_path, scripts, records):
         code, _, err = scripts.run(sweep.bundle, f"points/{label}", stage="fit")
         assert code == 0, err
         point = sweep.point(label)
-        assert (point.outputs / "fit/out").read_text() == (
-            f"unit: shared/{UNIT}\nunit: points/{label}\nhello\n"
-        )
+        assert (point.outputs / "fit/out").read_text() == (f"unit: a\nunit: {label}\nhello\n")
         (record,) = records(point, "fit")
         assert [output["path"] for output in record["outputs"]] == ["outputs/fit/out"]
     (record,) = records(sweep.shared_unit(UNIT), "prepare")
@@ -287,7 +285,10 @@ def test_shared_work_that_was_not_done_is_missed(tmp_path, scripts, records):
 
 
 def test_shared_work_that_failed_is_missed(tmp_path, scripts):
-    stages = (shell("mkdir matrices; exit 4", "prepare", lends=("matrices",)), SHARING[1])
+    stages = (
+        shell("mkdir matrices; exit 4", "prepare", outputs=("matrices/*",), lends=("matrices",)),
+        SHARING[1],
+    )
     sweep = sharing(tmp_path, stages)
     assert scripts.run(sweep.bundle, f"shared/{UNIT}", stage="prepare")[0] == 4
     code, _, err = scripts.run(sweep.bundle, "points/a", stage="fit")
@@ -355,7 +356,7 @@ def test_a_point_that_shares_nothing_does_all_itself(tmp_path, scripts):
     for name in ("prepare", "fit"):
         assert scripts.run(sweep.bundle, "points/a", stage=name)[0] == 0
     text = (sweep.point("a").outputs / "fit/out").read_text()
-    assert text == "unit: points/a\nunit: points/a\nhello\n"
+    assert text == "unit: a\nunit: a\nhello\n"
 
 
 # --- Many tasks at once ---------------------------------------------------------------------------
@@ -393,11 +394,15 @@ def test_unit_that_runs_already_is_refused(tmp_path, scripts, records):
 
 def with_image(folder, content=b"image"):
     """Make a sweep with an image in it, and with a stand-in for Apptainer that does nothing."""
-    image = folder / "toy.sif"
-    image.write_bytes(content)
-    script = {"runner": RunnerKind.CONTAINER, "image_sha256": sha256_file(image)}
+    path = folder / "image"
+    path.write_bytes(content)
     return make_sweep(
-        folder, [stage(outputs=())], site=Site(apptainer="true"), script=script, image=image
+        folder,
+        [stage(outputs=())],
+        runner=RunnerKind.CONTAINER,
+        image=BundledImage(path=path, sha256=sha256_file(path), size=len(content)),
+        embed_image=True,
+        site=Site(apptainer="true"),
     )
 
 
@@ -406,9 +411,7 @@ def test_task_of_an_array_trusts_the_receipt_of_an_image_that_did_not_change(
 ):
     sweep = with_image(tmp_path)
     image = sweep.bundle.containers / "toy.sif"
-    receipt = sweep.bundle.logs / "toy.sif.receipt"
     arguments = make_list(sweep, ["points/a", "points/b"])
-    receipt.write_text(receipt_line(image, sha256_file(image)))
     assert scripts.run(sweep.bundle, *arguments, **slurm(sweep, 0)) == (0, "", "")
     checked = records(sweep.point("a"))[0]["image"]
     assert (checked["checked"], checked["path"]) == ("receipt", str(image))
@@ -422,7 +425,9 @@ def test_task_of_an_array_trusts_the_receipt_of_an_image_that_did_not_change(
 def test_altered_image_in_a_sweep_is_refused(tmp_path, scripts, slurm):
     sweep = with_image(tmp_path)
     arguments = make_list(sweep, ["points/a"])
-    (sweep.bundle.containers / "toy.sif").write_bytes(b"imagE")
+    image = sweep.bundle.containers / "toy.sif"
+    image.write_bytes(b"imagE")
+    os.utime(image, (1, 1))
     reason = _refused(sweep, scripts, arguments, slurm(sweep, 0), 5, sweep.point("a"))
     assert "toy.sif is not the manifest's" in reason
 
