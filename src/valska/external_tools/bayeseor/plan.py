@@ -13,6 +13,7 @@ from valska.external_tools.core.tool import Input, Read, RunPlan, RunSpec, ToolO
 
 if TYPE_CHECKING:
     from valska.external_tools.bayeseor.planner import Planner
+    from valska.external_tools.core.report.summary import Reporter
 
 _OPTIONS = (
     ToolOption(
@@ -89,6 +90,12 @@ class BayesEoRTool:
         if specs:
             planner = self._planner(specs[0], read)
             yield from map(planner.point, specs)
+
+    def reporter(self) -> Reporter:
+        """Return how evidences and power spectra are read from what runs wrote."""
+        from valska.external_tools.bayeseor.report import REPORTER
+
+        return REPORTER
 
     def _planner(self, spec: RunSpec, read: Read) -> Planner:
         from valska.external_tools.bayeseor.planner import Planner

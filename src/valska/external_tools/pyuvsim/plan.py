@@ -7,13 +7,16 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from valska.external_tools.core.errors import UsageError
 from valska.external_tools.core.run_directory import check_name
 from valska.external_tools.core.suggest import did_you_mean
 from valska.external_tools.core.templates import get_templates_dir
 from valska.external_tools.core.tool import Input, Read, RunPlan, RunSpec, Stage
+
+if TYPE_CHECKING:
+    from valska.external_tools.core.report.summary import Reporter
 
 _log = logging.getLogger(__name__)
 
@@ -101,6 +104,12 @@ class PyuvsimTool:
         from valska.external_tools.pyuvsim.picture import draw
 
         return draw(outputs, section, title)
+
+    def reporter(self) -> Reporter:
+        """Return how visibilities are summed up."""
+        from valska.external_tools.pyuvsim.report import REPORTER
+
+        return REPORTER
 
 
 TOOL = PyuvsimTool()
