@@ -3,8 +3,8 @@
     python -u driver.py PROGRAM --config CONFIG [OPTION...]
 
 A copy of this file goes into every bundle and runs where BayesEoR does: it needs Python alone.
-BayesEoR takes more priors than k bins without a word, samples nonsense with fewer, and says of a GPU
-that it cannot use, after all its preparations, no more than that print() was called wrongly.
+BayesEoR takes more priors than k bins without a word, samples nonsense with fewer, and where it can
+use no GPU ends, after all its preparations, with a message about print().
 """
 
 from __future__ import annotations

@@ -33,6 +33,7 @@ ON_CPU: Directives = dict.fromkeys(STAGES, _SMALL)
 
 _PROBE = "from mpi4py import MPI; print(MPI.COMM_WORLD.Get_size(), flush=True)"
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+_SPREAD = ("nodes", "ntasks-per-node", "tasks-per-node")
 _CHAINS = "MN-*"
 """Name of a directory of chains; BayesEoR appends the model and a version."""
 _RESULTS = ("data-.txt", "data-stats.dat", "data-post_equal_weights.dat")
@@ -80,7 +81,7 @@ def _stages(
 
 def _precompute(spec: RunSpec, program: str, hypothesis: str, sparse: bool) -> Stage:
     directives = spec.directives.get(PRECOMPUTE, {})
-    if _count(directives, "ntasks") != 1:
+    if _ranks(directives) != 1:
         raise UsageError(
             f"{PRECOMPUTE} takes one task only", "BayesEoR builds matrices without MPI."
         )
@@ -107,7 +108,7 @@ def _sampling(spec: RunSpec, program: str, name: str, after: tuple[str, ...]) ->
         after=after,
         outputs=tuple(f"{name}/{_CHAINS}/{result}" for result in _RESULTS),
         env=_threads(directives),
-        ranks=_count(directives, "ntasks"),
+        ranks=_ranks(directives),
         probe=("python", "-c", _PROBE),
         launch=spec.launch,
         gpus=not on_cpu,
@@ -122,6 +123,16 @@ def _command(program: str, hypothesis: str) -> tuple[str, ...]:
 
 def _threads(directives: Mapping[str, str]) -> dict[str, str]:
     return dict.fromkeys(_THREADS, str(_count(directives, "cpus-per-task")))
+
+
+def _ranks(directives: Mapping[str, str]) -> int:
+    spread = [key for key in _SPREAD if directives.get(key, "1") != "1"]
+    if spread and "ntasks" not in directives:
+        raise UsageError(
+            f"the Slurm directive {spread[0]!r} leaves the number of MPI ranks open",
+            "Ask for ntasks as well.",
+        )
+    return _count(directives, "ntasks")
 
 
 def _count(directives: Mapping[str, str], key: str) -> int:
