@@ -317,7 +317,7 @@ def test_of_submit_and_supervisor_only_one_makes_the_queue(tmp_path: Path) -> No
     assert not create_queue(path, Queue("ffffffff", None, ()))
     read = read_queue(path)
     assert read is not None
-    assert read.key == "0a1b2c3d"
+    assert read.token == "0a1b2c3d"
     assert [one.name for one in path.parent.iterdir()] == [path.name]
 
 

@@ -21,7 +21,7 @@ from valska.external_tools.core.local.room import processors
 from valska.external_tools.core.run_directory import Bundle
 from valska.external_tools.core.scheduler import JobInfo, JobRef, JobRequest, JobState, parse_utc
 
-TOKEN = "0a1b2c3d"
+TOKEN = "0a1b2c00"
 SCRIPT = """#!/bin/bash
 task=${{VALSKA_TASK:-}} stage=$1
 note() {{ echo "$1 $stage $task" >>notes; }}
@@ -93,7 +93,7 @@ class Array:
         return most
 
     def queue(self, part: str = "0") -> Queue:
-        found = read_queue(self.bundle.local_queue(f"{TOKEN}.{part}"))
+        found = read_queue(self.bundle.local_queue(token(part)))
         assert found is not None
         return found
 
@@ -104,10 +104,15 @@ class Array:
         eventually(lambda: who.alive() is False)
 
 
-def array(stage: str, count: int, part: str = "0", **options: Any) -> JobRequest:
+def array(stage: str, count: int, part: str = "0", number: int = 0, **options: Any) -> JobRequest:
     given = {"tasks": tuple(range(count)), **options}
-    name = f"vk-{TOKEN}-{stage}.{part}"
+    name = f"vk-{token(part)}-{stage}.{number}"
     return JobRequest(stage=stage, name=name, script="run.sh", args=(stage,), **given)
+
+
+def token(part: str) -> str:
+    """Return the token of a submission."""
+    return f"{TOKEN[:6]}{part:0>2}"
 
 
 Make = Callable[..., Array]
@@ -230,8 +235,8 @@ def test_slices_of_one_stage_follow_their_own_parents(make: Make) -> None:
     sweep = make("((task != 1))")
     first = [array("a", 2), array("b", 2, after_each=("a",))]
     second = [
-        array("a", 0, part="1", tasks=(0, 2)),
-        array("b", 0, part="1", tasks=(0, 2), after_each=("a",)),
+        array("a", 0, number=1, tasks=(0, 2)),
+        array("b", 0, number=1, tasks=(0, 2), after_each=("a",)),
     ]
     sweep.send(*first, *second)
     assert sweep.finished() == {stage: {0: "COMPLETED", 2: "COMPLETED"} for stage in "ab"}
@@ -421,7 +426,7 @@ def test_those_that_wait_for_a_killed_supervisors_tasks_do_not_wait_for_ever(mak
 def test_an_array_is_found_by_its_name(make: Make) -> None:
     sweep = make("[[ $task != 1 ]] || exec sleep 60")
     now = parse_utc("2026-01-02T03:04:05Z")
-    name = f"vk-{TOKEN}-a.4"
+    name = f"vk-{token('4')}-a.0"
     sweep.send(array("a", 3, part="4"))
     found = sweep.local.find(sweep.bundle, None, name, now)
     assert found is not None
@@ -434,7 +439,7 @@ def test_an_array_is_found_by_its_name(make: Make) -> None:
     found = sweep.local.find(sweep.bundle, None, name, now)
     assert found is not None
     assert found.state is JobState.CANCELLED
-    assert sweep.local.find(sweep.bundle, None, f"vk-{TOKEN}-a.5", now) is None
+    assert sweep.local.find(sweep.bundle, None, f"vk-{token('5')}-a.0", now) is None
     with pytest.raises(SubmissionError, match="did not start"):
         sweep.send(array("a", 3, part="5"))
 
@@ -442,7 +447,7 @@ def test_an_array_is_found_by_its_name(make: Make) -> None:
 def test_tasks_run_on_while_the_state_file_cannot_be_written(make: Make) -> None:
     sweep = make("sleep 0.2")
     sweep.send(array("a", 20))
-    path = sweep.bundle.local_queue(f"{TOKEN}.0")
+    path = sweep.bundle.local_queue(TOKEN)
     path.unlink()
     path.mkdir()
     eventually(lambda: len(sweep.notes()) == 40)
@@ -487,7 +492,7 @@ def queue_of(count: int) -> Queue:
     single = replace(jobs[0], job_id="local-single", tasks=())
     jobs.append(replace(single, progress={None: running}))
     jobs.append(replace(single, progress={None: replace(bad, ended_utc="2026-01-02T03:04:05Z")}))
-    return Queue(f"{TOKEN}.0", me, tuple(jobs))
+    return Queue(TOKEN, me, tuple(jobs))
 
 
 def test_a_state_file_holds_all_that_was_written(tmp_path: Path) -> None:

@@ -22,7 +22,6 @@ from valska.external_tools.core.local.cancelling import write_request
 from valska.external_tools.core.local.job import Index, LocalJob, Progress, Queue, split_id
 from valska.external_tools.core.local.queue import (
     create_queue,
-    queue_key,
     queue_paths,
     read_queue,
 )
@@ -93,13 +92,13 @@ class Local:
         jobs = local_jobs(requests, self.new_id)
         for request in requests:
             watch.sending(request, _command(request))
-        key = queue_key(requests[0].name, array=any(request.tasks for request in requests))
-        with supervisor.launch(bundle, key, jobs, self.environment, at_once) as child:
-            taken_over = _is_ready(child) or _was_taken_over(bundle, key, jobs)
+        token = token_of(requests[0].name) or ""
+        with supervisor.launch(bundle, token, jobs, self.environment, at_once) as child:
+            taken_over = _is_ready(child) or _was_taken_over(bundle, token, jobs)
             if not taken_over:
                 os.killpg(child.pid, signal.SIGKILL)
         if not taken_over:
-            raise _not_started(bundle, key)
+            raise _not_started(bundle, token)
         for request, job in zip(requests, jobs, strict=True):
             watch.accepted(request, JobRef(job.job_id, request.name))
 
@@ -110,11 +109,7 @@ class Local:
 
         Of an array it tells the state of the whole.
         """
-        if found := self._named(bundle, name):
-            return found
-        for key in {queue_key(name, array=True), queue_key(name, array=False)}:
-            _give_up(bundle, key)
-        return self._named(bundle, name)
+        return None if _give_up(bundle, token_of(name) or "") else self._named(bundle, name)
 
     def query(self, bundle: Bundle, refs: Sequence[JobRef]) -> Mapping[str, JobInfo]:
         """Return what the state files say, and whether the processes in them still live.
@@ -137,7 +132,7 @@ class Local:
             If a job's supervisor is on another host and does not end it.
         """
         requests = [
-            write_request(bundle, belief.queue.key, ids, grace_s)
+            write_request(bundle, belief.queue.token, ids, grace_s)
             for belief in _beliefs(bundle, refs)
             if (ids := _live_ids(belief, refs)) and not belief.orphaned
         ]
@@ -239,22 +234,22 @@ def _is_ready(child: subprocess.Popen[bytes]) -> bool:
         return bool(selector.select(START_TIMEOUT_S)) and child.stdout.read(1) != b""
 
 
-def _give_up(bundle: Bundle, key: str) -> bool:
+def _give_up(bundle: Bundle, token: str) -> bool:
     """Keep a submission from ever being started; False if it was."""
-    return create_queue(bundle.local_queue(key), Queue(key, None, ()))
+    return create_queue(bundle.local_queue(token), Queue(token, None, ()))
 
 
-def _was_taken_over(bundle: Bundle, key: str, jobs: Sequence[LocalJob]) -> bool:
+def _was_taken_over(bundle: Bundle, token: str, jobs: Sequence[LocalJob]) -> bool:
     """Give a submission up whose supervisor does not answer, unless it has these jobs already."""
-    if _give_up(bundle, key):
+    if _give_up(bundle, token):
         return False
-    queue = read_queue(bundle.local_queue(key))
+    queue = read_queue(bundle.local_queue(token))
     ids = [job.job_id for job in queue.jobs] if queue and queue.supervisor else []
     return ids == [job.job_id for job in jobs]
 
 
-def _not_started(bundle: Bundle, key: str) -> SubmissionError:
-    path = supervisor.messages(bundle, key)
+def _not_started(bundle: Bundle, token: str) -> SubmissionError:
+    path = supervisor.messages(bundle, token)
     said = path.read_text(errors="replace").strip().splitlines() if path.exists() else []
     return SubmissionError(
         f"the local scheduler did not start: {said[-1] if said else 'it gave no reason'}",
@@ -265,13 +260,13 @@ def _not_started(bundle: Bundle, key: str) -> SubmissionError:
 def _beliefs(bundle: Bundle, refs: Sequence[JobRef]) -> list[Belief]:
     """Return what is known of the submissions that jobs belong to, by the tokens in their names."""
     tokens = {token_of(ref.name or "") for ref in refs}
-    paths = [path for token in tokens if token for path in queue_paths(bundle, token)]
+    if None in tokens:
+        return [Belief(queue) for queue in _readable(queue_paths(bundle))]
     try:
-        if None not in tokens:
-            return [Belief(queue) for path in paths if (queue := read_queue(path))]
+        paths = [bundle.local_queue(token) for token in tokens if token]
+        return [Belief(queue) for path in paths if (queue := read_queue(path))]
     except ValskaError as error:
         raise SchedulerError(error.message, error.hint) from error
-    return [Belief(queue) for queue in _readable(queue_paths(bundle))]
 
 
 def _readable(paths: Sequence[Path]) -> Iterator[Queue]:

@@ -28,7 +28,7 @@ class CancelRequest:
     grace_s: float
 
 
-def write_request(bundle: Bundle, key: str, ids: Sequence[str], grace_s: float) -> Path:
+def write_request(bundle: Bundle, token: str, ids: Sequence[str], grace_s: float) -> Path:
     """Ask the supervisor of a queue to end jobs; it removes the file when it has read it.
 
     Raises
@@ -36,14 +36,14 @@ def write_request(bundle: Bundle, key: str, ids: Sequence[str], grace_s: float) 
     ValskaError
         If the file cannot be written.
     """
-    path = bundle.logs / f".cancel-{key}-{random_hex(4)}"
+    path = bundle.logs / f".cancel-{token}-{random_hex(4)}"
     write_json_atomic(path, {"ids": list(ids), "grace_s": grace_s})
     return path
 
 
-def take_requests(bundle: Bundle, key: str) -> Iterator[CancelRequest]:
+def take_requests(bundle: Bundle, token: str) -> Iterator[CancelRequest]:
     """Yield the requests to the supervisor of a queue, and remove them."""
-    for path in bundle.logs.glob(f".cancel-{key}-*"):
+    for path in bundle.logs.glob(f".cancel-{token}-*"):
         with suppress(ValskaError, KeyError, TypeError, ValueError):
             data = load_json(path)
             yield CancelRequest(frozenset(data["ids"]), float(data["grace_s"]))

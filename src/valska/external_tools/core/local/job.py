@@ -98,7 +98,7 @@ class LocalJob:
 class Queue:
     """The jobs of one submission; without a supervisor, none of them was or will be run."""
 
-    key: str
+    token: str
     supervisor: ProcessIdentity | None
     jobs: tuple[LocalJob, ...]
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,21 +18,10 @@ from valska.external_tools.core.identity import ProcessIdentity, read_identity
 from valska.external_tools.core.local.job import Index, LocalJob, Progress, Queue
 from valska.external_tools.core.ranges import read_ranges, write_ranges
 from valska.external_tools.core.run_directory import Bundle
-from valska.external_tools.core.scheduler import JobState, token_of
+from valska.external_tools.core.scheduler import JobState
 from valska.external_tools.core.utils import load_json, write_atomic
 
 SCHEMA_VERSION = "2.0"
-
-_SLICE = re.compile(r"\.[0-9]+$")
-
-
-def queue_key(name: str, array: bool) -> str:
-    """Return which state file a submission gets whose first job has this name.
-
-    The slices of a sweep (``vk-<token>-<stage>.<n>``) may be sent one by one with one token.
-    """
-    part = _SLICE.search(name) if array else None
-    return (token_of(name) or "") + (part[0] if part else "")
 
 
 def read_queue(path: Path) -> Queue | None:
@@ -53,13 +41,9 @@ def read_queue(path: Path) -> Queue | None:
         raise ValskaError(f"{path} is not a state file of the local scheduler: {error}") from error
 
 
-def queue_paths(bundle: Bundle, token: str = "") -> list[Path]:
-    """Return the state files of a submission; without a token, of all submissions."""
-    if not token:
-        return sorted(bundle.logs.glob(bundle.local_queue("*").name))
-    whole = bundle.local_queue(token)
-    parts = sorted(bundle.logs.glob(bundle.local_queue(f"{token}.*").name))
-    return [path for path in (whole, *parts) if path.exists()]
+def queue_paths(bundle: Bundle) -> list[Path]:
+    """Return the state files of all submissions."""
+    return sorted(bundle.logs.glob(bundle.local_queue("*").name))
 
 
 def write_queue(path: Path, queue: Queue) -> None:
@@ -173,7 +157,7 @@ def _ended(progress: Mapping[Index, Progress]) -> list[list[Any]]:
 def _encoded(queue: Queue) -> bytes:
     data = {
         "schema_version": SCHEMA_VERSION,
-        "key": queue.key,
+        "token": queue.token,
         "supervisor": queue.supervisor.as_json() if queue.supervisor else None,
         "jobs": [encode_job(job) for job in queue.jobs],
     }
@@ -183,4 +167,4 @@ def _encoded(queue: Queue) -> bytes:
 def _from_json(data: Mapping[str, Any]) -> Queue:
     supervisor = read_identity(data["supervisor"]) if data["supervisor"] else None
     jobs = tuple(decode_job(job, supervisor) for job in data["jobs"])
-    return Queue(data["key"], supervisor, jobs)
+    return Queue(data["token"], supervisor, jobs)

@@ -54,7 +54,7 @@ log = logging.getLogger(__name__)
 
 def launch(
     bundle: Bundle,
-    key: str,
+    token: str,
     jobs: Sequence[LocalJob],
     environment: Mapping[str, str],
     at_once: int | None = None,
@@ -68,8 +68,8 @@ def launch(
     ----------
     bundle
         Where the scripts run.
-    key
-        Of the state file.
+    token
+        Of the submission.
     jobs
         What to run.
     environment
@@ -84,9 +84,9 @@ def launch(
         "at_once": at_once,
     }
     bundle.logs.mkdir(exist_ok=True)
-    with messages(bundle, key).open("ab") as errors:
+    with messages(bundle, token).open("ab") as errors:
         child = start_process(
-            [sys.executable, "-I", "-c", _BOOT, str(root), str(bundle.path), key],
+            [sys.executable, "-I", "-c", _BOOT, str(root), str(bundle.path), token],
             environment=environment,
             cwd=bundle.path,
             stdin=subprocess.PIPE,
@@ -100,24 +100,24 @@ def launch(
     return child
 
 
-def messages(bundle: Bundle, key: str) -> Path:
+def messages(bundle: Bundle, token: str) -> Path:
     """Return the file with the supervisor's own errors; it is gone if there were none."""
-    return bundle.local_queue(key).with_suffix(".err")
+    return bundle.local_queue(token).with_suffix(".err")
 
 
 def main(argv: Sequence[str]) -> None:
     """Take the jobs on stdin over, say so on stdout, and run them."""
-    bundle, key = Bundle(Path(argv[0])), argv[1]
+    bundle, token = Bundle(Path(argv[0])), argv[1]
     payload = json.load(sys.stdin.buffer)
     if os.fork():
         os._exit(0)
     os.chdir("/")
-    supervisor = Supervisor(bundle, key, payload)
+    supervisor = Supervisor(bundle, token, payload)
     if not supervisor.take_over():
         os._exit(1)
     _let_go(READY)
     supervisor.run()
-    errors = messages(bundle, key)
+    errors = messages(bundle, token)
     if errors.stat().st_size == 0:
         errors.unlink()
 
@@ -139,15 +139,15 @@ class Supervisor:
     ----------
     bundle
         The bundle or the sweep; its path is absolute.
-    key
-        Of the state file.
+    token
+        Of the submission.
     payload
         ``jobs`` as JSON, the ``environment`` to run them in, and how many ``at_once``.
     """
 
-    def __init__(self, bundle: Bundle, key: str, payload: Mapping[str, Any]) -> None:
-        self._bundle, self._key = bundle, key
-        self._path = bundle.local_queue(key)
+    def __init__(self, bundle: Bundle, token: str, payload: Mapping[str, Any]) -> None:
+        self._bundle, self._token = bundle, token
+        self._path = bundle.local_queue(token)
         self._environment: Mapping[str, str] = payload["environment"]
         self._me = identify()
         self._tally = Tally([decode_job(job) for job in payload["jobs"]])
@@ -162,7 +162,7 @@ class Supervisor:
         signal.signal(signal.SIGHUP, _ignore)
         signal.signal(signal.SIGINT, self._stop)
         signal.signal(signal.SIGTERM, self._stop)
-        return create_queue(self._path, self._tally.queue(self._key, self._me))
+        return create_queue(self._path, self._tally.queue(self._token, self._me))
 
     def run(self) -> None:
         """Run every task whose dependencies succeed; the others are cancelled."""
@@ -193,7 +193,7 @@ class Supervisor:
             self._waiting.cancel_all("cancelled before it began")
             for task in self._running.values():
                 task.cancel(task.job.grace_s)
-        for request in take_requests(self._bundle, self._key):
+        for request in take_requests(self._bundle, self._token):
             self._cancel(request.ids, request.grace_s)
         if self._waiting.others:
             self._outside.look()
@@ -241,7 +241,7 @@ class Supervisor:
         if not self._tally.changed or start < self._save_at:
             return not self._tally.changed
         try:
-            write_queue(self._path, self._tally.queue(self._key, self._me))
+            write_queue(self._path, self._tally.queue(self._token, self._me))
             self._tally.changed = False
         except ValskaError as error:
             log.warning("%s", error.message)

@@ -32,9 +32,9 @@ class Tally:
         self._ended: deque[tuple[str, Index]] = deque()
         self.changed = False
 
-    def queue(self, key: str, supervisor: ProcessIdentity) -> Queue:
+    def queue(self, token: str, supervisor: ProcessIdentity) -> Queue:
         """Return all of it for the state file."""
-        return Queue(key, supervisor, self.jobs)
+        return Queue(token, supervisor, self.jobs)
 
     def known(self, job: LocalJob) -> Collection[Index]:
         """Return the indices of a job's tasks."""
