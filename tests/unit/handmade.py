@@ -80,6 +80,7 @@ def _manifest(path: Path, stages: Mapping[str, Mapping[str, Any]], files: Any) -
             "ranks": 1,
             "launch": "mpiexec",
             "gpus": False,
+            "lends": list(stage.get("lends", ())),
             "directives": dict(stage.get("directives", {})),
             "script": f"submit_{name}.sh",
         }
