@@ -33,8 +33,8 @@ from valska.external_tools.core.tool import ToolOption
 
 _DONE = "completed"
 _SIGMA = "3"
-_POWER = "log10 Δ²"
-_POWER_UNIT = "Δ² in mK²"
+_POWER = "log10 mK²"
+"""The unit of what is sampled: the logarithm of the dimensionless power spectrum Δ² in mK²."""
 
 _COLUMNS = (
     Column(
@@ -84,7 +84,7 @@ _COLUMNS = (
 
 _SPECTRUM = Table(
     "spectrum",
-    "Posterior of log10 of the dimensionless power spectrum Δ²(k) in mK², per k bin",
+    "Posterior of the dimensionless power spectrum Δ²(k), per k bin",
     ("hypothesis", "bin"),
     (
         Column("hypothesis", "hypothesis", "Which model."),
@@ -92,12 +92,12 @@ _SPECTRUM = Table(
         Column("k", "k", "Mean length of the bin's modes.", "1/Mpc"),
         Column("modes", "modes", "How many modes the bin has.", shown=False),
         Column("samples", "samples", "Samples of the posterior.", shown=False),
-        Column("mean", f"mean {_POWER}", "Mean of the posterior.", _POWER_UNIT, error="std"),
-        Column("std", "std", "Standard deviation of the posterior.", shown=False),
-        Column("p16", "16 %", "16th percentile of the posterior.", _POWER_UNIT),
-        Column("p50", "50 %", "Median of the posterior.", _POWER_UNIT),
-        Column("p84", "84 %", "84th percentile of the posterior.", _POWER_UNIT),
-        Column("p95", "95 %", "95th percentile, an upper limit.", _POWER_UNIT),
+        Column("mean", "mean", "Mean of the posterior.", _POWER, error="std"),
+        Column("std", "std", "Standard deviation of the posterior.", _POWER, shown=False),
+        Column("p16", "16 %", "16th percentile of the posterior.", _POWER),
+        Column("p50", "median", "Median of the posterior.", _POWER),
+        Column("p84", "84 %", "84th percentile of the posterior.", _POWER),
+        Column("p95", "95 %", "95th percentile, an upper limit.", _POWER),
     ),
 )
 
