@@ -15,6 +15,7 @@ from valska.cli.state import State, add_global_options, state
 
 _VERBS = {
     "bundle": "Make a run's bundle: everything it needs, sealed, in one directory.",
+    "sweep": "Make many runs that differ in some values: one directory, stored once.",
     "submit": "Send a bundle's stages to Slurm, or run them here.",
     "status": "Say what the scheduler and the jobs' own records know of a bundle or sweep.",
     "list": "List the runs and sweeps below a root, and what became of them.",
@@ -23,6 +24,7 @@ _VERBS = {
     "show": "Print what a bundle will run, down to the exact command.",
     "plot": "Draw what a bundle's run wrote, as a PNG.",
     "build": "Build a container image from its pinned definition.",
+    "clean": "Clear away logs, leftovers, matrices, earlier attempts or whole runs.",
     "templates": "List, print or copy the templates of the tools.",
     "tools": "List the tools that valska can run.",
     "config": "Print the settings that hold here, and where each is from.",

@@ -34,7 +34,15 @@ from valska.external_tools.core.sweep.layout import Sweep, is_sweep
 from valska.external_tools.core.sweep.units import sync_file_system
 from valska.external_tools.core.utils import random_hex, sha256_file, utc_now_iso
 
-__all__ = ["Made", "SweepDraft", "SweepRequest", "add_points", "create_sweep", "draft_sweep"]
+__all__ = [
+    "Made",
+    "SweepDraft",
+    "SweepRequest",
+    "add_points",
+    "create_sweep",
+    "draft_sweep",
+    "preview",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +88,7 @@ def create_sweep(draft: SweepDraft, *, run: Run = run) -> Made:
     path = draft.path
     if is_sweep(path):
         return _same(draft)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise TakenError(f"{path} exists already", "Choose another --sweep-id or -o DIR.")
+    _require_free(path)
     ensure_run_dir(path.parent, exist_ok=True)
     warn_of_leftovers(path)
     partial = Sweep(path.with_name(f".{path.name}.{random_hex(6)}.partial"))
@@ -126,6 +133,29 @@ def add_points(draft: SweepDraft, *, run: Run = run) -> Made:
     added = tuple(d.point.label for d in standing.new)
     notes = tuple(_notes(manifest, changed, set(added)))
     return Made(sweep, changed, added, standing.kept, notes)
+
+
+def preview(draft: SweepDraft, *, add: bool) -> SweepDraft:
+    """Return the draft with only those points that making it would make.
+
+    Raises
+    ------
+    ValskaError
+        As `create_sweep` (`add_points`, if `add`) would raise before it writes.
+    """
+    if not is_sweep(draft.path):
+        _require_free(draft.path)
+        return draft
+    if not add:
+        _same(draft)
+        return replace(draft, points=())
+    sweep = Sweep(draft.path)
+    return replace(draft, points=compare(draft, _read_intact(sweep), read_common(sweep)).new)
+
+
+def _require_free(path: Path) -> None:
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise TakenError(f"{path} exists already", "Choose another --sweep-id or -o DIR.")
 
 
 @contextmanager
