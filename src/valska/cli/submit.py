@@ -1,4 +1,4 @@
-"""``valska submit``: a bundle's stages to Slurm, or to this machine."""
+"""``valska submit``: the stages of a bundle or a sweep to Slurm, or to this machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 import click
 
 from valska.cli.options import (
-    bundle_argument,
     dry_run_option,
     json_option,
     parse_directives,
@@ -29,6 +28,7 @@ from valska.external_tools.core.scheduler import Scheduler
 from valska.external_tools.core.site import write_site_env
 from valska.external_tools.core.status import RunStatus, StageState, wait
 from valska.external_tools.core.submission.preparation import prepare, scheduler_of
+from valska.external_tools.core.sweep.layout import is_sweep, sweep_of
 
 
 class StageFailedError(ValskaError):
@@ -36,10 +36,25 @@ class StageFailedError(ValskaError):
 
 
 @click.command("submit")
-@bundle_argument
+@click.argument("path", type=click.Path(path_type=Path, file_okay=False))
 @stages_option("Send only this stage.")
 @click.option(
-    "--resubmit", is_flag=True, help="Send stages again that have ended; jobs.json is archived."
+    "--resume",
+    is_flag=True,
+    help="Send what has neither completed nor waits or runs; go on from what it left, if it can.",
+)
+@click.option("--resubmit", is_flag=True, help="Send again what has ended, afresh.")
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="failed|missing|LABEL",
+    help="Send only these points of a sweep; a label may be a pattern. Repeatable.",
+)
+@click.option(
+    "--throttle",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Let at most N tasks of each array of a sweep run at once.",
 )
 @click.option(
     "--scheduler",
@@ -53,9 +68,12 @@ class StageFailedError(ValskaError):
 @json_option
 @click.option("--tool", hidden=True, help="Refuse a bundle of any other tool.")
 def command(
-    bundle: Path,
+    path: Path,
     stages: tuple[str, ...],
+    resume: bool,
     resubmit: bool,
+    only: tuple[str, ...],
+    throttle: int | None,
     scheduler: str | None,
     waits: bool,
     directives: tuple[str, ...],
@@ -64,16 +82,38 @@ def command(
     as_json: bool,
     tool: str | None,
 ) -> None:
-    """Send the stages of BUNDLE to Slurm, chained by their order, or run them on this machine.
+    """Send stages to Slurm, chained by their order, or run them on this machine.
 
-    The bundle is checked first. Prints one line per job: stage and id. With --wait the exit code
-    is 0 if every stage has completed, else 1.
+    PATH is a bundle, a sweep, or a point of one. It is checked first. Prints one line per job:
+    stage and id; of a sweep, one line per stage, and what there is no room for. With --wait the
+    exit code is 0 if every stage has completed, else 1.
     """
-    opened = open_bundle(bundle)
+    extra = _extra(directives)
+    if is_sweep(path) or sweep_of(path):
+        from valska.cli import submit_sweep
+
+        submit_sweep.submit(
+            path,
+            only=only,
+            stages=stages,
+            resume=resume,
+            resubmit=resubmit,
+            throttle=throttle,
+            scheduler=scheduler,
+            waits=waits,
+            extra=extra,
+            image=image,
+            dry_run=dry_run,
+            as_json=as_json,
+            tool=tool,
+        )
+        return
+    if only or throttle:
+        raise UsageError("--only and --throttle are for sweeps", "Name the sweep's directory.")
+    opened = open_bundle(path)
     manifest = _manifest(opened, tool)
     settings = resolve(manifest.tool, flags={"scheduler": scheduler}, path=state().config)
     chosen = scheduler_of(settings)
-    extra = _extra(directives)
     prepared = prepare(opened, manifest, settings, chosen, image)
     submission = submit(
         opened,
@@ -82,6 +122,7 @@ def command(
         seal=prepared.seal,
         stages=stages or None,
         resubmit=resubmit,
+        resume=resume,
         dry_run=dry_run,
         extra=extra,
         ready=lambda: write_site_env(opened.site_env, prepared.site),
@@ -114,7 +155,8 @@ def _print(bundle: Bundle, submission: Submission, as_json: bool) -> None:
         result(shlex.join(argv))
     for stage, job in submission.jobs.items():
         again = " (sent by an interrupted submit)" if stage in submission.found else ""
-        result(f"{stage} {job.job_id}{again}")
+        kept = " (left alone)" if stage in submission.kept else ""
+        result(f"{stage} {job.job_id}{again}{kept}")
     if submission.dry_run:
         note("Nothing was sent.")
     else:
@@ -131,6 +173,7 @@ def _as_json(bundle: Bundle, submission: Submission) -> dict[str, Any]:
         "jobs": {stage: asdict(job) for stage, job in submission.jobs.items()},
         "commands": [list(argv) for argv in submission.commands],
         "found": list(submission.found),
+        "kept": list(submission.kept),
         "archived": submission.archived,
     }
 

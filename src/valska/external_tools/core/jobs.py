@@ -8,7 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from valska.external_tools.core.errors import PrerequisiteError, SubmissionError, ValskaError
+from valska.external_tools.core.errors import (
+    PrerequisiteError,
+    SubmissionError,
+    UsageError,
+    ValskaError,
+)
 from valska.external_tools.core.lock import directory_lock
 from valska.external_tools.core.manifest import Manifest
 from valska.external_tools.core.records import read_records
@@ -28,6 +33,7 @@ from valska.external_tools.core.submission.chain import (
     Plan,
     requests_of,
     select_stages,
+    unfinished,
     with_descendants,
 )
 from valska.external_tools.core.submission.intents import (
@@ -85,6 +91,8 @@ class Submission:
         The exact command of each stage sent now.
     found
         Stages that an interrupted submit had sent already; they were not sent again.
+    kept
+        Stages that a resume left alone, since they have completed, wait or run.
     archived
         Where the earlier jobs.json went.
     """
@@ -95,6 +103,7 @@ class Submission:
     jobs: Mapping[str, JobEntry]
     commands: tuple[tuple[str, ...], ...]
     found: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
     archived: Path | None = None
 
 
@@ -117,6 +126,7 @@ def submit(
     seal: str | None = None,
     stages: Sequence[str] | None = None,
     resubmit: bool = False,
+    resume: bool = False,
     dry_run: bool = False,
     extra: Sequence[str] = (),
     ready: Callable[[], object] | None = None,
@@ -144,7 +154,10 @@ def submit(
         Names; all, if not given. A stage whose parents are not among them depends on their
         live jobs, or needs them completed.
     resubmit
-        Send stages again that have ended. The earlier jobs.json is archived.
+        Send stages again that have ended, afresh. The earlier jobs.json is archived.
+    resume
+        Send the stages that have neither completed nor wait or run; those that can, go on from
+        what they left. The earlier jobs.json is archived.
     dry_run
         Touch nothing, and only say what would be run.
     extra
@@ -173,12 +186,15 @@ def submit(
     OutcomeUnknownError
         If it is not known whether the scheduler took a job. Nothing is sent again until it is.
     """
+    if resume and resubmit:
+        raise UsageError("--resume and --resubmit do not go together", "Choose one of them.")
     plan = Plan(
         bundle=bundle,
         manifest=manifest,
         scheduler=scheduler,
         wanted=select_stages(manifest, stages),
         resubmit=resubmit,
+        resume=resume,
         extra=check_extra(extra),
         seal=seal or _intact(bundle),
         token=new_token(),
@@ -271,13 +287,15 @@ def _rehearse(plan: Plan) -> Submission:
     doubtful = [entry.stage for entry in unconfirmed(plan.bundle, entries.values())]
     if doubtful:
         log.warning("%s may have been sent; submit looks for it first", ", ".join(doubtful))
-    requests = requests_of(plan, plan.wanted, frozenset(doubtful))
+    to_send = unfinished(plan, plan.wanted) if plan.resume else plan.wanted
+    requests = requests_of(plan, to_send, frozenset(doubtful))
     return Submission(
         scheduler=plan.scheduler.name,
         token=plan.token,
         dry_run=True,
         jobs={},
         commands=plan.scheduler.commands(requests),
+        kept=tuple(stage for stage in plan.wanted if stage not in to_send),
     )
 
 
@@ -289,7 +307,8 @@ def _perform(
     taken_up = _take_up(plan.bundle, entries, plan.scheduler, settle_s, clock)
     attempts |= {stage: attempts[stage] - 1 for stage in taken_up.never_sent}
     found = tuple(stage for stage in plan.wanted if stage in taken_up.found)
-    to_send = tuple(stage for stage in plan.wanted if stage not in taken_up.found)
+    left = tuple(stage for stage in plan.wanted if stage not in taken_up.found)
+    to_send = unfinished(plan, left) if plan.resume else left
     requests = requests_of(plan, to_send, taken_up.never_sent)
     if requests and ready is not None:
         ready()
@@ -309,9 +328,10 @@ def _perform(
         scheduler=plan.scheduler.name,
         token=plan.token,
         dry_run=False,
-        jobs={stage: entries[stage] for stage in plan.wanted},
+        jobs={stage: entries[stage] for stage in plan.wanted if stage in entries},
         commands=tuple(entries[stage].command for stage in to_send),
         found=found,
+        kept=tuple(stage for stage in left if stage not in to_send),
         archived=archived,
     )
 

@@ -1,4 +1,8 @@
-"""A small real tool, as a plugin outside valska: counts the lines of a file, then doubles them."""
+"""A small real tool, as a plugin outside valska: counts the lines of a file, then doubles them.
+
+``then`` is shell code at the end of the first command; ``run`` is read from the configuration when
+that runs, so that points of a sweep can differ in it.
+"""
 
 from typing import ClassVar
 
@@ -30,6 +34,8 @@ class LineTool:
     def plan(self, spec, inputs, read):
         document = {**_document(spec, read), "data": "../inputs/data.txt"}
         count = "wc -l < ../inputs/data.txt > count.txt" + document.get("then", "")
+        if "run" in document:
+            count += "; eval \"$(sed -n 's/^run: //p' ../config/lines.yaml)\""
         double = "echo $(( $(cat count.txt) * 2 )) > double.txt"
         return RunPlan(
             stages=(
@@ -44,7 +50,7 @@ class LineTool:
 
 def _document(spec, read):
     document = yaml.safe_load(read(spec.source))
-    return apply_overrides(document, spec.overrides, known=["then"])
+    return apply_overrides(document, spec.overrides, known=["then", "run"])
 
 
 TOOL = LineTool()

@@ -24,6 +24,8 @@ class Plan:
         Stages, in the manifest's order.
     resubmit
         Whether stages that have ended may be sent again.
+    resume
+        Whether only what is neither completed nor live is sent, to go on from where it was.
     extra
         sbatch options, checked.
     seal, token
@@ -35,6 +37,7 @@ class Plan:
     scheduler: Scheduler
     wanted: tuple[str, ...]
     resubmit: bool
+    resume: bool
     extra: tuple[str, ...]
     seal: str
     token: str
@@ -65,9 +68,19 @@ def requests_of(
         return ()
     status = run_status(plan.bundle, plan.manifest, plan.scheduler)
     for stage in to_send:
-        _refuse(status.stage(stage), again=plan.resubmit or stage in never_sent)
+        _refuse(status.stage(stage), again=plan.resubmit or plan.resume or stage in never_sent)
     _refuse_live_dependants(plan.manifest, to_send, status)
     return tuple(_request(plan, plan.manifest.stage(name), to_send, status) for name in to_send)
+
+
+def unfinished(plan: Plan, stages: Sequence[str]) -> tuple[str, ...]:
+    """Return those stages that have neither completed nor are known to wait or run."""
+    if not stages:
+        return ()
+    status = run_status(plan.bundle, plan.manifest, plan.scheduler)
+    done = {one.stage for one in status.stages if one.state is StageState.COMPLETED}
+    live = {one.stage for one in status.stages if one.state.live}
+    return tuple(stage for stage in stages if stage not in done | live)
 
 
 def _request(
@@ -81,7 +94,7 @@ def _request(
         stage=stage.name,
         name=job_name(plan.token, stage.name),
         script=stage.script,
-        args=(plan.seal,),
+        args=(plan.seal, *(["--resume"] if plan.resume and stage.resume else [])),
         after=tuple(name for name in stage.after if name in to_send),
         dependency=tuple(parent.job_id for parent in live if parent.job_id),
         extra=plan.extra,
