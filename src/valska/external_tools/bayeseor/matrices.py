@@ -23,8 +23,8 @@ MATRICES = "matrices"
 """Directory below ``outputs/``."""
 PRECOMPUTE = "cpu_precompute"
 
-_SURE_SIGN = "T_Ninv_T.h5"
-"""The file that BayesEoR writes last but one, and reads in every run."""
+_NEEDED = ("T_Ninv_T.h5", "T.h5", "Ninv.*", "N.*", "version.txt")
+"""What a run looks for, and would write if it were missing."""
 
 
 def matrix_lines(lines: Mapping[str, str]) -> str:
@@ -131,11 +131,11 @@ def _plain(name: str, value: Any) -> Any:
 def _complete(path: Path) -> Path:
     if not path.is_dir():
         raise PrerequisiteError(f"--matrices: there are no matrices in {path}", "Check the path.")
-    folders = [file.parent for file in path.rglob(_SURE_SIGN)]
-    if not any(list(folder.glob("Ninv.*")) for folder in folders):
+    folders = {file.parent for file in path.rglob(_NEEDED[0])}
+    if not any(all(any(folder.glob(name)) for name in _NEEDED) for folder in folders):
         raise PrerequisiteError(
-            f"--matrices: the matrices in {path} are not complete: no Ninv with {_SURE_SIGN}",
-            "Name a directory that BayesEoR wrote to its end.",
+            f"--matrices: the matrices in {path} are not complete",
+            f"BayesEoR looks for {', '.join(_NEEDED)}, and cannot write what is missing.",
         )
     return path.resolve()
 
