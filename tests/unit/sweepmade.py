@@ -1,105 +1,79 @@
-"""Sweeps made by hand: valid manifests and seals, and arrays as if they had been sent."""
+"""Sweeps as valska makes them, small and real, and arrays as if they had been sent."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from handmade import DIGEST, make_bundle, record_json
+from handmade import record_json
+from toy import Toy, data_file
 
-from valska.external_tools.core.run_directory import Bundle
-from valska.external_tools.core.sweep.document import (
-    PointEntry,
-    SharedEntry,
-    SweepManifest,
-    read_sweep_manifest,
-    write_sweep_manifest,
-)
+from valska.external_tools.core.bundling import BundleRequest
+from valska.external_tools.core.runner import RunnerKind
+from valska.external_tools.core.sweep.document import SweepManifest, read_sweep_manifest
 from valska.external_tools.core.sweep.layout import Sweep
+from valska.external_tools.core.sweep.making import SweepRequest, create_sweep, draft_sweep
+from valska.external_tools.core.sweep.points import Point
+from valska.external_tools.core.tool import RunPlan, RunSpec, Stage
 from valska.external_tools.core.utils import sha256_bytes, sha256_file
 
 TOKEN = "0a1b2c3d"
 STAGES: Mapping[str, Mapping[str, Any]] = {
-    "pre": {},
+    "pre": {"lends": ["matrices"], "outputs": ["matrices/m.bin"]},
     "fit": {"after": ["pre"], "directives": {"time": "10", "signal": "B:TERM@60"}},
     "null": {"after": ["pre"]},
 }
+WORK = f"pre-{sha256_bytes(b'work')[:12]}"
+"""Label of the work that points share."""
+
+
+@dataclass(frozen=True)
+class SweepToy(Toy):
+    """Has one key, ``x``; the points that it is told share the stage ``pre``."""
+
+    sharing: Sequence[str] = field(default_factory=tuple)
+
+    def plan(self, spec, inputs, read):
+        key = "work" if spec.run_id in self.sharing else f"work of {spec.run_id}"
+        return RunPlan(
+            self.planned,
+            {"run.yaml": f"x: {spec.overrides.get('x')}\n".encode()},
+            self.taxonomy,
+            shares={"pre": key} if self.sharing else {},
+        )
 
 
 def make_sweep(
     path: Path,
     labels: Iterable[str],
     stages: Mapping[str, Mapping[str, Any]] = STAGES,
-    shared: Mapping[str, Sequence[str]] | None = None,
+    sharing: Sequence[str] = (),
 ) -> Sweep:
-    """Make a sweep; `shared` has a label of shared work of stage ``pre`` and its points."""
-    common = make_bundle(path, stages)
-    document = json.loads(common.manifest.read_text())
-    common.manifest.unlink()
-    for key in ("run_id", "bundle_id"):
-        del document[key]
-    sweep = Sweep(path)
-    sweep.common.write_text(json.dumps({**document, "sweep_id": "s1"}, indent=1))
-    names = [sweep.common.name, *(entry["path"] for entry in document["files"])]
-    sums = "".join(f"{sha256_file(path / name)}  {name}\n" for name in sorted(names))
-    common.sums.write_text(sums)
-    lent = {label: work for work, points in (shared or {}).items() for label in points}
-    works = [_shared(sweep, work) for work in shared or {}]
-    points = [_point(sweep, label, lent.get(label)) for label in labels]
-    utc = "2026-01-02T03:04:05Z"
-    manifest = SweepManifest(
-        tool="handmade",
-        sweep_id="s1",
-        created_utc=utc,
-        changed_utc=utc,
-        instance="0" * 32,
-        common_seal=sha256_file(common.sums),
-        points=tuple(points),
-        shared=tuple(works),
+    """Make a sweep; the points `sharing` share the stage ``pre``, see `WORK`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    source = data_file(path.parent)
+    planned = tuple(
+        Stage(
+            name,
+            ("true",),
+            after=tuple(s.get("after", ())),
+            lends=tuple(s.get("lends", ())),
+            outputs=tuple(s.get("outputs", ())),
+        )
+        for name, s in stages.items()
     )
-    write_sweep_manifest(sweep, manifest)
-    return sweep
-
-
-def _point(sweep: Sweep, label: str, work: str | None) -> PointEntry:
-    shared = {"pre": work} if work else {}
-    seal = _unit(sweep, sweep.point(label), shared, work)
-    return PointEntry(label, {"x": label}, {}, DIGEST, seal, shared)
-
-
-def _shared(sweep: Sweep, label: str) -> SharedEntry:
-    seal = _unit(sweep, sweep.shared_unit(label), {}, None, stage="pre")
-    return SharedEntry(label, "pre", DIGEST, DIGEST, seal)
-
-
-def _unit(
-    sweep: Sweep, unit: Bundle, shared: Mapping[str, str], work: str | None, **more: Any
-) -> str:
-    unit.config.mkdir(parents=True)
-    text = f"x: {unit.path.name}\n"
-    (unit.config / "run.yaml").write_text(text)
-    digest = sha256_bytes(text.encode())
-    config = {"path": "config/run.yaml", "sha256": digest, "size": len(text), "role": "config"}
-    manifest = {
-        "schema_version": "1.0",
-        "label": unit.path.name,
-        "run_id": unit.path.name,
-        "bundle_id": DIGEST,
-        "values": {"x": unit.path.name},
-        "perturbations": {},
-        "inputs": {},
-        "files": [config],
-        "shared": dict(shared),
-        **more,
-    }
-    unit.manifest.write_text(json.dumps(manifest, indent=1))
-    listed = {"config/run.yaml": digest, "manifest.json": sha256_file(unit.manifest)}
-    listed["../../SHA256SUMS"] = sha256_file(sweep.bundle.sums)
-    if work:
-        place = f"../../shared/{work}/manifest.json"
-        listed[place] = sha256_file(unit.path / place)
-    unit.sums.write_text("".join(f"{listed[path]}  {path}\n" for path in sorted(listed)))
-    return sha256_file(unit.sums)
+    directives = {name: dict(s.get("directives", {})) for name, s in stages.items()}
+    base = BundleRequest(
+        tool=SweepToy(planned, {"data.txt": source}, sharing=sharing),
+        spec=RunSpec("toy", "s1", source, directives=directives),
+        runner=RunnerKind.HOST,
+        output=path,
+    )
+    points = tuple(Point(label, {"x": label}) for label in labels)
+    made = create_sweep(draft_sweep(SweepRequest(base=base, points=points)))
+    source.unlink()
+    return made.sweep
 
 
 def send(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from handmade import make_bundle, put_record
-from sweepmade import STAGES, make_sweep, put_task_record, send
+from sweepmade import STAGES, WORK, make_sweep, put_task_record, send
 from test_status import SILENT, Told, info
 
 from valska.external_tools.core.clean import (
@@ -28,8 +28,6 @@ from valska.external_tools.core.sweep.layout import Sweep
 from valska.external_tools.core.trash import clear, clear_items, delete, new_trash, to_trash
 
 EVERY = tuple(Category)
-WORK = "pre-0123456789ab"
-LENDS: Mapping[str, Mapping[str, object]] = {**STAGES, "pre": {"lends": ["matrices"]}}
 
 
 def fill(path: Path, text: str = "12345") -> Path:
@@ -60,7 +58,7 @@ def bundle(root: Path) -> Bundle:
 @pytest.fixture
 def sweep(root: Path) -> Sweep:
     """A sweep whose points a and b share work; b has failed, c did all by itself."""
-    made = make_sweep(root / "toy/_sweeps/s1", ["a", "b", "c"], LENDS, shared={WORK: ["a", "b"]})
+    made = make_sweep(root / "toy/_sweeps/s1", ["a", "b", "c"], sharing=["a", "b"])
     put_task_record(made, f"shared/{WORK}", "pre", "1", "completed")
     for place, stages in {
         "a": ("fit", "null"),

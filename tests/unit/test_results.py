@@ -76,13 +76,8 @@ def test_what_a_manifest_says(root: Path) -> None:
     results = {result.place: result for result in read_results(root)}
     run, sweep = results["toy/plain/r1"], results["toy/plain/_sweeps/s1"]
     assert (run.tool, run.run_id, run.kind, len(run.bundle_id)) == ("handmade", "run", "run", 64)
-    assert (sweep.tool, sweep.run_id, sweep.kind, sweep.bundle_id) == (
-        "handmade",
-        "s1",
-        "sweep",
-        "",
-    )
-    assert run.created_utc == sweep.created_utc == "2026-01-02T03:04:05Z"
+    assert (sweep.tool, sweep.run_id, sweep.kind, sweep.bundle_id) == ("toy", "s1", "sweep", "")
+    assert (run.created_utc, sweep.taxonomy) == ("2026-01-02T03:04:05Z", {"model": "plain"})
     assert run.path == root / "toy/plain/r1"
 
 
@@ -98,14 +93,16 @@ def test_one_that_cannot_be_read_is_told_and_the_others_are_listed(root: Path) -
     ("wanted", "number"),
     [
         (Filter(), 3),
-        (Filter(tool="handmade"), 3),
+        (Filter(tool="handmade"), 2),
+        (Filter(tool="toy"), 1),
         (Filter(tool="other"), 0),
         (Filter(kind=Kind.SWEEP), 1),
         (Filter(kind=Kind.RUN), 2),
         (Filter(run_id="r*"), 2),
         (Filter(run_id="s1"), 1),
         (Filter(since=parse_since("2026-01-02")), 3),
-        (Filter(since=parse_since("2026-01-02T03:04:06Z")), 0),
+        (Filter(since=parse_since("2026-01-02T03:04:06Z")), 1),
+        (Filter(since=parse_since("9999-01-01")), 0),
     ],
 )
 def test_filters(root: Path, wanted: Filter, number: int) -> None:

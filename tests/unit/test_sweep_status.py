@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from handmade import FakeSlurm
-from sweepmade import TOKEN, make_sweep, manifest_of, put_task_record, send
+from sweepmade import TOKEN, WORK, make_sweep, manifest_of, put_task_record, send
 from test_status import SILENT, Told
 
 from valska.external_tools.core.errors import UsageError
@@ -19,7 +19,6 @@ from valska.external_tools.core.sweep.traces import newest_of_job, read_traces
 
 LABELS = ("a", "b", "c")
 PLACES = [f"points/{label}" for label in LABELS]
-WORK = "pre-0123456789ab"
 
 
 @pytest.fixture(params=["every record is read", "no more is read than needed"])
@@ -133,7 +132,7 @@ def test_the_newest_array_with_a_units_line_is_its_current_job(sweep: Sweep) -> 
 
 @pytest.mark.usefixtures("reading")
 def test_points_borrow_the_state_of_work_that_they_share(tmp_path: Path) -> None:
-    sweep = make_sweep(tmp_path / "s", LABELS, shared={WORK: ["a", "b"]})
+    sweep = make_sweep(tmp_path / "s", LABELS, sharing=["a", "b"])
     send(sweep, "pre", "17", [f"shared/{WORK}"])
     send(sweep, "pre", "18", ["points/c"])
     put_task_record(sweep, f"shared/{WORK}", "pre", "17_0", "failed", reason="no memory")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from handmade import DIGEST
-from sweepmade import make_sweep, manifest_of, put_task_record
+from sweepmade import WORK, make_sweep, manifest_of, put_task_record
 
 from valska.external_tools.core.errors import UsageError
 from valska.external_tools.core.seal import FindingKind
@@ -13,14 +13,13 @@ from valska.external_tools.core.sweep.layout import Sweep
 from valska.external_tools.core.sweep.verification import verify_sweep
 from valska.external_tools.core.utils import sha256_file
 
-WORK = "pre-0123456789ab"
 ALTERED, MISSING = FindingKind.ALTERED, FindingKind.MISSING
 UNEXPECTED, UNREADABLE = FindingKind.UNEXPECTED, FindingKind.UNREADABLE
 
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Sweep:
-    return make_sweep(tmp_path / "s", ["a", "b", "c"], shared={WORK: ["a", "b"]})
+    return make_sweep(tmp_path / "s", ["a", "b", "c"], sharing=["a", "b"])
 
 
 def found(sweep: Sweep, fast: bool = False) -> list[tuple[FindingKind, str]]:
@@ -40,7 +39,7 @@ def test_what_jobs_and_submissions_write_is_expected(sweep: Sweep) -> None:
     for name in ("jobs.json", "jobs_20260102T030405Z.json", "site.env"):
         (sweep.path / name).touch()
     for folder in (sweep.bundle.logs, sweep.arrays, sweep.bundle.submit_lock):
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
     (sweep.arrays / "0a1b2c3d-0.sums").touch()
     (sweep.points / ".0123456789ab.partial").mkdir()
     for name in ("records", "logs", "outputs", "outputs.1"):
