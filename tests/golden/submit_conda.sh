@@ -147,8 +147,8 @@ enter_run() {
 
 open_log() { :; }
 
-check_sealed() {
-    check_files_of "$bundle"
+list_sealed() {
+    sealed_in "$bundle"
 }
 
 find_shared() { :; }
@@ -255,7 +255,7 @@ refuse() {
 # The surest place first; a VALSKA_BUNDLE left over from another run is asked last.
 find_common() {
     local self candidate here=
-    self=$(sha256sum <"$0") || refuse 3 "cannot read this script"
+    self=$(exec sha256sum <"$0") || refuse 3 "cannot read this script"
     self=${self%% *}
     if [[ ${0##*/} == "$script" ]]; then
         here=${0%"$script"}
@@ -284,21 +284,21 @@ check_seal() {
     if [[ -n $expected_seal && $expected_seal != "$seal" ]]; then
         refuse 5 "$bundle was changed since it was submitted: its seal is $seal, not $expected_seal"
     fi
-    check_sealed
-}
-
-# check_files_of DIRECTORY: all that its SHA256SUMS lists, but an image, which is checked by itself.
-check_files_of() {
-    local line
-    while IFS= read -r line; do
-        [[ $runner == container && $1/${line:66} == "$image" ]] || printf '%s\n' "$line"
-    done <"$1/SHA256SUMS" >"$scratch/sums"
-    run_child within "$1" sha256sum --check --strict --quiet "$scratch/sums" >"$scratch/report" 2>&1
+    list_sealed >"$scratch/sums"
+    run_child sha256sum --check --strict --quiet "$scratch/sums" >"$scratch/report" 2>&1
     stop_if_signalled
     if ((child_code)); then
         REPLY=$(<"$scratch/report")
-        refuse 5 "$1 was altered: ${REPLY//$'\n'/; }"
+        refuse 5 "$bundle was altered: ${REPLY//$'\n'/; }"
     fi
+}
+
+# sealed_in DIRECTORY [PREFIX]: what its SHA256SUMS lists, but an image, which is checked by itself.
+sealed_in() {
+    local line
+    while IFS= read -r line; do
+        [[ $runner == container && $1/${line:66} == "$image" ]] || printf '%s\n' "${line:0:66}${2:-}${line:66}"
+    done <"$1/SHA256SUMS"
 }
 
 # --- The site ------------------------------------------------------------------------------------
@@ -618,7 +618,7 @@ tree_sha256_or_stop() {
         hex_of "$line"
         printf '%s  %s\n' "$REPLY" "${files[i++]#./}"
     done <"$scratch/digests" >"$scratch/tree"
-    hex_of "$(sha256sum <"$scratch/tree")"
+    hex_of "$(exec sha256sum <"$scratch/tree")"
 }
 
 # list_tree DIRECTORY: into files. What is neither file nor directory is listed too, and counts as altered.
@@ -652,7 +652,7 @@ identify_job() {
 describe_job() {
     # An inherited HOSTNAME is that of the submitting host.
     read -r HOSTNAME </proc/sys/kernel/hostname
-    seal=$(sha256sum <SHA256SUMS)
+    seal=$(exec sha256sum <SHA256SUMS)
     seal=${seal%% *}
     now
     started=$REPLY started_s=$SECONDS

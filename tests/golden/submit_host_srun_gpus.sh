@@ -122,8 +122,8 @@ enter_run() {
 
 open_log() { :; }
 
-check_sealed() {
-    check_files_of "$bundle"
+list_sealed() {
+    sealed_in "$bundle"
 }
 
 find_shared() { :; }

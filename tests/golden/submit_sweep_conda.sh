@@ -172,7 +172,7 @@ enter_run() {
 take_from_list() {
     local digest lines form='^([0-9a-f]{64})  ((points|shared)/[A-Za-z0-9][A-Za-z0-9._+=-]*)/SHA256SUMS$'
     [[ -n $task ]] || refuse 2 "a list is for a job array: sbatch --array"
-    digest=$(sha256sum <"$list") || refuse 3 "cannot read $list"
+    digest=$(exec sha256sum <"$list") || refuse 3 "cannot read $list"
     [[ ${digest%% *} == "$list_sha256" ]] || refuse 5 "task $task: $list was changed since it was submitted"
     mapfile -t -s "$task" -n 1 lines <"$list"
     [[ ${lines[0]:-} =~ $form ]] || refuse 5 "task $task: $list has no line for it"
@@ -184,9 +184,9 @@ open_log() {
     [[ $scheduler == none ]] || exec >>"logs/$attempt.log" 2>&1 || refuse 1 "cannot write in $bundle/logs"
 }
 
-check_sealed() {
-    check_files_of "$bundle"
-    check_files_of "$common"
+list_sealed() {
+    sealed_in "$bundle"
+    sealed_in "$common" ../../
 }
 
 # What a point shares with others is run, and lies, in a unit of its own.
