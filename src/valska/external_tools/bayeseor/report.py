@@ -234,7 +234,7 @@ REPORTER = Reporter(
         ToolOption(
             "evidence",
             "Importance-sampled evidences, or plain nested sampling's.",
-            choices=tuple(Estimator),
+            choices=tuple(one.value for one in Estimator),
             default=Estimator.INS.value,
         ),
         ToolOption(

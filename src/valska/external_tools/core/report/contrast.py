@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from valska.external_tools.core.errors import UsageError
+from valska.external_tools.core.errors import PrerequisiteError, UsageError
 from valska.external_tools.core.report.comparison import Comparison, Difference, Pair
 from valska.external_tools.core.report.document import Parameter
 from valska.external_tools.core.report.drawing import (
@@ -66,7 +66,9 @@ def comparison_panels(comparison: Comparison, against: str | None = None) -> lis
     Raises
     ------
     UsageError
-        If there is no such parameter, or nothing to draw.
+        If there is no such parameter.
+    PrerequisiteError
+        If there is nothing to draw.
     """
     names = {parameter.name: parameter for parameter in comparison.parameters}
     if against is not None and against not in names:
@@ -80,7 +82,7 @@ def comparison_panels(comparison: Comparison, against: str | None = None) -> lis
         if column.shown and _has_numbers(comparison, column)
     ]
     if not panels:
-        raise UsageError(
+        raise PrerequisiteError(
             "there is nothing to draw: no quantity is known on both sides",
             "The printed comparison says what is missing.",
         )

@@ -69,15 +69,18 @@ def report_panels(report: Report, reporter: Reporter, against: str | None = None
     Raises
     ------
     UsageError
-        If there is no such parameter, or nothing to draw.
+        If there is no such parameter.
+    PrerequisiteError
+        If there is nothing to draw, or no matplotlib.
     """
+    require_matplotlib()
     axis = _axis(report, against)
     charts = reporter.charts if report.kind != "run" else ()
     panels = [Panel(chart.name, _charted(report, chart, axis)) for chart in charts]
     for profile in reporter.profiles:
         panels += _profiled(report, profile, axis)
     if not panels or not any(row.complete for row in report.rows):
-        raise UsageError(
+        raise PrerequisiteError(
             f"there is nothing to draw of {report.name or report.place}",
             "The printed report says what is missing.",
         )
