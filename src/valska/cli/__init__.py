@@ -23,6 +23,8 @@ _VERBS = {
     "verify": "Check every file of a bundle or sweep against its manifest.",
     "show": "Print what a bundle will run, down to the exact command.",
     "plot": "Draw what a bundle's run wrote, as a PNG.",
+    "report": "Print, tabulate and draw what runs and sweeps found.",
+    "compare": "Say how two sweeps differ, point by point.",
     "build": "Build a container image from its pinned definition.",
     "clean": "Clear away logs, leftovers, matrices, earlier attempts or whole runs.",
     "templates": "List, print or copy the templates of the tools.",

@@ -28,7 +28,6 @@ from valska.external_tools.core.sweep.document import (
     read_sweep_manifest,
 )
 from valska.external_tools.core.sweep.intact import require_common_intact
-from valska.external_tools.core.sweep.jobsfile import ArrayEntry
 from valska.external_tools.core.sweep.layout import Sweep, open_sweep, sweep_of
 from valska.external_tools.core.sweep.slices import choose_labels
 from valska.external_tools.core.sweep.status import SweepStatus, wait_sweep
@@ -193,7 +192,7 @@ def _print(which: Which, done: SweepSubmission, as_json: bool) -> None:
         return
     for argv in done.commands if done.dry_run else ():
         result(shlex.join(argv))
-    for line in _arrays(done):
+    for line in _arrays(done, [stage.name for stage in read_common(which.sweep).stages]):
         result(line)
     for text in _notes(done):
         note(text)
@@ -209,17 +208,16 @@ def _print(which: Which, done: SweepSubmission, as_json: bool) -> None:
         note(f"Submitted to {where}. Next: valska status {path}")
 
 
-def _arrays(done: SweepSubmission) -> list[str]:
+def _arrays(done: SweepSubmission, stages: Sequence[str]) -> list[str]:
     """Return a line for each stage: how many tasks, in how many arrays, and which."""
     lines = []
     for again, arrays in (("", done.arrays), (" (sent by an interrupted submit)", done.found)):
-        stages: dict[str, list[ArrayEntry]] = {}
-        for array in arrays:
-            stages.setdefault(array.stage, []).append(array)
-        for stage, of in stages.items():
-            tasks = _count(sum(array.count for array in of), "task")
-            ids = " ".join(array.job_id or "" for array in of)
-            lines.append(f"{stage}: {tasks} in {_count(len(of), 'array')}: {ids}{again}")
+        for stage in stages:
+            of = [array for array in arrays if array.stage == stage]
+            if of:
+                tasks = _count(sum(array.count for array in of), "task")
+                ids = " ".join(array.job_id or "" for array in of)
+                lines.append(f"{stage}: {tasks} in {_count(len(of), 'array')}: {ids}{again}")
     return lines
 
 

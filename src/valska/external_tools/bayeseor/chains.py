@@ -13,10 +13,11 @@ SAMPLES = "data-post_equal_weights.dat"
 K_VALUES = "k-vals.txt"
 MODES = "k-vals-nsamples.txt"
 
+_RESUME = "data-resume.dat"
 _NEEDED = (STATS, SAMPLES, K_VALUES)
 _VERSION = re.compile(r".*-v(\d+)")
-_NO_LETTER = re.compile(r"([+-]?\d*\.\d+)([+-]\d{3})")
-"""A Fortran number whose exponent has three digits, and no letter before it."""
+_MODE = re.compile(r"\s*([TF])\s+[TF]\s+\d+\s+\d+\s*")
+"""MultiNest's line on a mode: whether it is done, whether it was dropped, and two counts."""
 
 
 class ChainsError(ValskaError):
@@ -24,9 +25,11 @@ class ChainsError(ValskaError):
 
 
 def find_chains(directory: Path) -> tuple[Path, tuple[str, ...]]:
-    """Return the newest whole directory of chains of a hypothesis, and what to say of others.
+    """Return the newest finished directory of chains of a hypothesis, and what to say of others.
 
     BayesEoR makes ``…-v2`` where ``…-v1`` holds chains already; the highest version is the newest.
+    MultiNest writes evidences and samples, preliminary ones, long before it has finished: only
+    its resume file tells.
 
     Parameters
     ----------
@@ -36,16 +39,16 @@ def find_chains(directory: Path) -> tuple[Path, tuple[str, ...]]:
     Raises
     ------
     ChainsError
-        If none has all that a report needs.
+        If none is finished and has all that a report needs.
     """
     found = sorted((path for path in directory.glob("MN-*") if path.is_dir()), key=_age)
     if not found:
         raise ChainsError("there are no chains")
     for path in reversed(found):
-        if not _missing(path):
+        if not _fault(path):
             return path, _told(path, found)
     newest = found[-1]
-    raise ChainsError(f"{newest.name} is not complete: no {', '.join(_missing(newest))}")
+    raise ChainsError(f"{newest.name}: {_fault(newest)}")
 
 
 def read_rows(path: Path) -> list[list[float]]:
@@ -56,7 +59,7 @@ def read_rows(path: Path) -> list[list[float]]:
     ChainsError
         If it cannot be read, is empty, or a number or a row is damaged.
     """
-    rows = [[number(word, path) for word in line.split()] for line in _text(path).splitlines()]
+    rows = [[number(word, path) for word in line.split()] for line in read_text(path).splitlines()]
     rows = [row for row in rows if row]
     if not rows or len({len(row) for row in rows}) > 1:
         raise ChainsError(f"{path.name} is {'damaged' if rows else 'empty'}")
@@ -69,7 +72,10 @@ def read_column(path: Path) -> list[float]:
 
 
 def number(word: str, path: Path) -> float:
-    """Return a number as Fortran writes it.
+    """Return a number.
+
+    One whose exponent needs three digits comes without its ``E`` from Fortran; it is taken for
+    damage: only what was never computed is that large or small.
 
     Raises
     ------
@@ -77,7 +83,7 @@ def number(word: str, path: Path) -> float:
         If it is none, or not finite.
     """
     try:
-        value = float(_NO_LETTER.sub(r"\1e\2", word.replace("D", "E")))
+        value = float(word)
     except ValueError as error:
         raise ChainsError(f"{path.name} is damaged: {word[:30]!r} is no number") from error
     if not math.isfinite(value):
@@ -93,10 +99,6 @@ def read_text(path: Path) -> str:
     ChainsError
         If it cannot be read.
     """
-    return _text(path)
-
-
-def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="ascii")
     except OSError as error:
@@ -110,9 +112,23 @@ def _age(path: Path) -> tuple[int, str]:
     return int(match[1]) if match else 0, path.name
 
 
-def _missing(path: Path) -> list[str]:
+def _fault(path: Path) -> str:
+    """Return why a directory of chains is of no use; nothing if it is."""
     files = (path / name for name in _NEEDED)
-    return [file.name for file in files if not file.is_file() or not file.stat().st_size]
+    missing = [file.name for file in files if not file.is_file() or not file.stat().st_size]
+    if missing:
+        return f"there is no {', '.join(missing)}"
+    return "" if _finished(path / _RESUME) else "MultiNest has not finished"
+
+
+def _finished(resume: Path) -> bool:
+    """Return whether every mode is done; without the file nothing speaks against it."""
+    if not resume.is_file():
+        return True
+    modes = [
+        match[1] for line in read_text(resume).splitlines() if (match := _MODE.fullmatch(line))
+    ]
+    return bool(modes) and set(modes) == {"T"}
 
 
 def _told(used: Path, found: list[Path]) -> tuple[str, ...]:
@@ -120,5 +136,5 @@ def _told(used: Path, found: list[Path]) -> tuple[str, ...]:
     if len(found) == 1:
         return ()
     later = found[found.index(used) + 1 :]
-    why = f", since {', '.join(path.name for path in later)} is not complete" if later else ""
+    why = f" ({later[-1].name}: {_fault(later[-1])})" if later else ""
     return (f"{used.name} is used of {len(found)} directories of chains{why}",)
