@@ -169,6 +169,7 @@ def test_every_configuration_in_the_documents_is_valid(path, tmp_path):
         ("## jobs.json", "jobs-1", ("$defs", "job", "properties")),
         ("## manifest.json", "manifest-1", ("$defs", "stage", "properties")),
         ("## manifest.json", "manifest-1", ("$defs", "input", "properties")),
+        ("## manifest.json", "manifest-1", ("$defs", "borrowed", "properties")),
     ],
 )
 def test_every_field_of_the_schemas_is_documented(heading, schema, pointer):
