@@ -26,7 +26,7 @@ from valska.external_tools.core.contents import (
 )
 from valska.external_tools.core.errors import PrerequisiteError, UsageError, ValskaError
 from valska.external_tools.core.jobscript import Identity
-from valska.external_tools.core.plans import check_plan
+from valska.external_tools.core.plans import check_perturbed, check_plan
 from valska.external_tools.core.process import Run, run
 from valska.external_tools.core.readme import render_readme
 from valska.external_tools.core.run_directory import (
@@ -152,6 +152,7 @@ def draft(request: BundleRequest) -> Draft:
     inputs = request.tool.discover(request.spec, read_file)
     plan = request.tool.plan(request.spec, inputs, read_file)
     check_plan(request.tool, plan)
+    check_perturbed(request.tool, request.spec, plan, read_file)
     return Draft(request, inputs, plan, _place(request, plan).absolute())
 
 

@@ -135,6 +135,8 @@ def check_distinct(overrides: Mapping[str, Any], perturbations: Mapping[str, flo
 def perturbed(value: Any, fraction: float, key: str) -> int | float:
     """Return a value times 1 + fraction, correctly rounded; for 0 the value as it is.
 
+    A whole number stays one if the result is whole.
+
     Parameters
     ----------
     value
@@ -157,10 +159,11 @@ def perturbed(value: Any, fraction: float, key: str) -> int | float:
         )
     if fraction == 0:
         return value  # type: ignore[no-any-return]
-    changed = float(Decimal(repr(value)) * (1 + Decimal(repr(fraction))))
-    if not math.isfinite(changed):
+    exact = Decimal(repr(value)) * (1 + Decimal(repr(fraction)))
+    if not math.isfinite(float(exact)):
         raise OverrideError(f"{key} cannot be perturbed by {fraction!r}: it becomes too large")
-    return changed
+    whole = type(value) is int and exact == exact.to_integral_value()
+    return int(exact) if whole else float(exact)
 
 
 def apply_perturbations(

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
-from valska.external_tools.core.errors import ValskaError
+from valska.external_tools.core.errors import UsageError, ValskaError
 from valska.external_tools.core.manifest import FIELDS
 from valska.external_tools.core.run_directory import check_place
-from valska.external_tools.core.tool import RunPlan, Stage, Tool, is_within, owned_places
+from valska.external_tools.core.tool import (
+    Read,
+    RunPlan,
+    RunSpec,
+    Stage,
+    Tool,
+    is_within,
+    owned_places,
+)
 from valska.external_tools.core.trees import check_borrowed
 
 
@@ -35,6 +44,26 @@ def check_plan(tool: Tool, plan: RunPlan) -> None:
     _check_directories(tool, plan)
     _check_owners(tool, plan)
     check_borrowed(plan.borrowed)
+
+
+def check_perturbed(tool: Tool, spec: RunSpec, plan: RunPlan, read: Read) -> None:
+    """Refuse perturbations without effect, as those of a tool that does not know of them.
+
+    Raises
+    ------
+    UsageError
+        If the run would be the same without them.
+    """
+    if not any(spec.perturbations.values()):
+        return
+    plain = replace(spec, perturbations={})
+    same = tool.plan(plain, tool.discover(plain, read), read)
+    if same.configs == plan.configs and same.stages == plan.stages:
+        keys = ", ".join(spec.perturbations)
+        raise UsageError(
+            f"to perturb {keys} changes nothing in the configuration",
+            f"Its value is 0, or tool {tool.name} cannot perturb.",
+        )
 
 
 def _named(stage: Stage) -> Iterator[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from valska.external_tools.core.errors import UsageError
-from valska.external_tools.core.overrides import apply_overrides
+from valska.external_tools.core.overrides import apply_overrides, apply_perturbations
 from valska.external_tools.core.templates import get_templates_dir
 from valska.external_tools.core.tool import Read, RunSpec
 from valska.external_tools.pyuvsim.beams import (
@@ -99,10 +99,16 @@ def _load_obsparam(spec: RunSpec, read: Read) -> dict[Any, Any]:
     what = spec.source.name
     document = parse_yaml(read(spec.source), what)
     check_obsparam(document, what)
-    mine = {k: v for k, v in spec.overrides.items() if not k.startswith(TELESCOPE_PREFIX)}
-    changed = apply_overrides(document, mine, known_overrides())
+    changed = apply_overrides(document, _split(spec.overrides)[0], known_overrides())
+    changed = apply_perturbations(changed, _split(spec.perturbations)[0])
     check_obsparam(changed, what)
     return changed
+
+
+def _split(changes: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the changes of the obsparam file, and those of the telescope configuration."""
+    telescope = {k: v for k, v in changes.items() if k.startswith(TELESCOPE_PREFIX)}
+    return {k: v for k, v in changes.items() if k not in telescope}, telescope
 
 
 def _load_telescope(
@@ -117,10 +123,10 @@ def _load_telescope(
     path = locate(_file("telescope", "telescope_config_name", section, roots))
     document = parse_yaml(read(path), path.name)
     check_telescope_config(document, path.name)
-    mine = {k: v for k, v in spec.overrides.items() if k.startswith(TELESCOPE_PREFIX)}
     section_name = TELESCOPE_PREFIX.removesuffix(".")
     known = [TELESCOPE_PREFIX + key for key in TELESCOPE_CONFIG]
-    changed = apply_overrides({section_name: document}, mine, known)[section_name]
+    whole = apply_overrides({section_name: document}, _split(spec.overrides)[1], known)
+    changed = apply_perturbations(whole, _split(spec.perturbations)[1])[section_name]
     check_telescope_config(changed, path.name)
     return dict(changed)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,6 +90,25 @@ class PyuvsimTool:
         }
         stage = plan_stage(spec.directives.get(SIMULATE, {}), outputs, spec)
         return RunPlan((stage,), render(found, targets, filing), taxonomy, section)
+
+    def plan_points(
+        self, specs: Sequence[RunSpec], read: Read
+    ) -> Iterator[tuple[tuple[Input, ...], RunPlan]]:
+        """Plan many runs that differ in run id, overrides and perturbations only.
+
+        Raises
+        ------
+        UsageError
+            If a point is not usable; when its turn comes.
+        """
+        from valska.external_tools.pyuvsim.points import PointPlanner
+
+        def whole(spec: RunSpec) -> tuple[tuple[Input, ...], RunPlan]:
+            inputs = self.discover(spec, read)
+            return inputs, self.plan(spec, inputs, read)
+
+        if specs:
+            yield from PointPlanner(specs[0], read, whole).plan(specs)
 
     def plot(self, outputs: Path, section: Mapping[str, Any], title: str) -> bytes:
         """Draw the visibilities of a few short baselines over time and frequency.

@@ -13,10 +13,11 @@ from valska.external_tools.core.bundling import BundleRequest, require_software
 from valska.external_tools.core.contents import directives_of
 from valska.external_tools.core.errors import UsageError, ValskaError
 from valska.external_tools.core.overrides import check_distinct
-from valska.external_tools.core.plans import check_plan
+from valska.external_tools.core.plans import check_perturbed, check_plan
 from valska.external_tools.core.run_directory import build_run_dir, check_name, check_place
 from valska.external_tools.core.sweep.cost import Cost, cost_of
 from valska.external_tools.core.sweep.layout import SWEEPS
+from valska.external_tools.core.sweep.once import each_message_once
 from valska.external_tools.core.sweep.points import Point, described
 from valska.external_tools.core.sweep.spool import Spool
 from valska.external_tools.core.tool import (
@@ -178,12 +179,13 @@ def draft_sweep(request: SweepRequest, read: Read = read_file) -> SweepDraft:
     base = request.base
     check_name(base.spec.run_id, "sweep id")
     require_software(base)
-    drafting = _Drafting(request)
-    for point, (inputs, plan) in zip(request.points, _plans(request, read), strict=True):
-        with_point(point, drafting.add, point, inputs, plan)
-    first = drafting.plan
-    assert first is not None  # noqa: S101 - there is at least one point
-    taxonomy = _base_taxonomy(base, first, read)
+    drafting = _Drafting(request, read)
+    with each_message_once():
+        for point, (inputs, plan) in zip(request.points, _plans(request, read), strict=True):
+            with_point(point, drafting.add, point, inputs, plan)
+        first = drafting.plan
+        assert first is not None  # noqa: S101 - there is at least one point
+        taxonomy = _base_taxonomy(base, first, read)
     return SweepDraft(
         request,
         _place(base, taxonomy).absolute(),
@@ -270,7 +272,9 @@ def _place(base: BundleRequest, taxonomy: Mapping[str, str]) -> Path:
 class _Drafting:
     """Takes plans one after the other, and keeps of each what a sweep needs."""
 
-    def __init__(self, request: SweepRequest) -> None:
+    def __init__(self, request: SweepRequest, read: Read) -> None:
+        self._read = read
+        self._perturbs = False
         self.plan: RunPlan | None = None
         self.points: list[DraftedPoint] = []
         self.inputs: dict[Input, None] = {}
@@ -293,6 +297,10 @@ class _Drafting:
             raise UsageError(
                 f"it would borrow other directories than point {self.points[0].point.label}"
             )
+        if not self._perturbs and any(point.perturbations.values()):
+            base = self._request.base
+            check_perturbed(base.tool, _spec(base.spec, point), plan, self._read)
+            self._perturbs = True
         self.points.append(
             DraftedPoint(
                 point,
