@@ -96,19 +96,27 @@ def test_an_exit_code_and_an_exception_pass_through(case):
     assert "ValueError: sigma cannot be None" in failed.stderr
 
 
+def test_it_notes_that_the_chains_are_complete(case):
+    assert case.run("--cpu", "--run", watched=True).returncode == 0
+    (chains,) = case.outputs.glob("signal_fit/MN-*")
+    note = case.outputs / "signal_fit" / "finished.json"
+    assert json.loads(note.read_text()) == {"chains": chains.name}
+
+
+@pytest.mark.parametrize("arguments", [("--cpu",), ("--cpu", "--run")])
+def test_an_abort_with_exit_code_0_is_not_noted_as_complete(case, arguments):
+    case.knobs(exit={"signal_fit": 0})
+    assert case.run(*arguments, watched=True).returncode == 0
+    assert not case.files("**/finished.json")
+
+
 def test_the_contract_program_says_what_it_is():
     assert PROGRAM.read_text().startswith("# A contract program, not BayesEoR")
 
 
 def test_it_has_bayeseors_parameters():
-    found = subprocess.run(
-        [sys.executable, "-c", f"import runpy; print(*runpy.run_path({str(PROGRAM)!r})['DEFAULTS'])"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert set(found.stdout.split()) == PARAMETERS.keys() - {
-        "signal_fit_priors",
-        "no_signal_priors",
-    }
+    known = runpy.run_path(str(PROGRAM))["DEFAULTS"]
+    assert known.keys() == PARAMETERS.keys() - {"signal_fit_priors", "no_signal_priors"}
 
 
 def test_it_counts_the_same_k_bins(case):
@@ -128,12 +136,14 @@ def test_it_counts_the_same_k_bins(case):
         ({"telescope_latlonalt": "null"}, (), 1, "telescope_latlonalt cannot be None"),
         ({"beam_type": "inputs/B.fits"}, (), 1, "inputs/b.fits"),
         ({"beam_type": "gausian"}, (), 1, "beams are supported"),
+        ({"save_vis": "true"}, (), 1, "as_posix"),
+        ({"priors": "[[1, 2]]"}, ("--run",), 1, "error in prior"),
     ],
 )
 def test_it_refuses_what_bayeseor_refuses(case, changes, arguments, code, told):
     done = case.run("--cpu", *arguments, **changes)
     assert done.returncode == code
-    assert told in done.stderr
+    assert told.lower() in done.stderr.lower()
 
 
 def test_without_cpu_it_fails_as_misleadingly_as_bayeseor(case):

@@ -13,6 +13,7 @@ import ast
 import hashlib
 import json
 import math
+import os
 import random
 import re
 import sys
@@ -179,6 +180,8 @@ def check(settings):
         raise ValueError(
             "telescope_latlonalt cannot be None if include_instrumental_effects is true"
         )
+    if settings["save_vis"] or settings["save_model"]:
+        raise AttributeError("'Path_fr' object has no attribute 'as_posix'")
     if settings["data_path"] is None:
         raise NotImplementedError("data_path must not be None.")
     if "." not in settings["beam_type"]:
@@ -270,7 +273,9 @@ def chains_directory(settings, channels):
 def fail_if_told(knobs, stage):
     if stage in knobs.get("exit", {}):
         print(f"contract program: told to fail at {stage}", file=sys.stderr)
-        sys.exit(int(knobs["exit"][stage]))
+        sys.stdout.flush()
+        # MultiNest ends a process so, also with 0.
+        os._exit(int(knobs["exit"][stage]))
 
 
 def build_matrices(settings, folder, knobs):
@@ -285,11 +290,11 @@ def build_matrices(settings, folder, knobs):
         keys = {key: value for key, value in settings.items() if key not in NOT_OF_MATRICES.split()}
         seed = json.dumps(keys, sort_keys=True)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "version.txt").write_text(f"{VERSION}\n")
         for name in MATRICES.split():
             print(f"Writing data to {(folder / name).absolute()}")
             block = hashlib.sha512(f"{name}{seed}".encode()).digest()
             (folder / name).write_bytes(block * int(knobs.get("blocks", 16)))
+        (folder / "version.txt").write_text(f"{VERSION}\n")
     print("Matrix stack complete\n")
 
 
@@ -374,17 +379,33 @@ def sample(settings, folder, bins, knobs):
             if step % 25 == 0 or step == steps:
                 rejected.flush()
                 write_state(resume, step, step == steps, live, value)
+                if step == 250:
+                    write_preliminary(link, value)
                 print(f"count {step}", flush=True)
     write_results(link, [draw() for _ in range(200)], value + dice.gauss(0, error), error, dice)
     link.unlink()
     print("\nSampling complete!\n")
+    print(f"Final MultiNest output base: {folder}")
+    print(" Sampling finished. Exiting MultiNest")
 
 
 def write_state(path, step, finished, live, value):
-    state = f" F\n{step:12d}{step + 110:12d}           1{live:12d}\n{row([value, value])}"
+    """Write how far it is; the first flag of the last line but one says whether it is done."""
+    state = f" F\n{step:12d}{step + 110:12d}           1{live:12d}\n{row([value, value])} T\n   0\n"
+    state += f" {'T' if finished else 'F'} F     0{live:12d}\n{row([0.09, value, value])}"
     temporary = path.with_suffix(".part")
-    temporary.write_text(f"{state} {'T' if finished else 'F'}\n   0\n")
+    temporary.write_text(state)
     temporary.replace(path)
+
+
+def write_preliminary(folder, value):
+    """Write what looks like a result long before the end, with a number that is none."""
+    (folder / "data-.txt").write_text(row([1.0, -2 * value, 0.0]))
+    (folder / "data-stats.dat").write_text(
+        f"Nested Sampling Global Log-Evidence           :{fortran(value - 9)}  +/-{fortran(0.3)}\n"
+        "Nested Importance Sampling Global Log-Evidence:    0.289255965501078540-314"
+        "  +/-    0.690338838814825567-309\n"
+    )
 
 
 def write_results(folder, draws, value, error, dice):
@@ -454,7 +475,9 @@ def main(words):
     if not (folder / "args.json").exists():
         (folder / "args.json").write_text(json.dumps(settings))
     if len(settings["priors"]) < len(bins):
-        raise IndexError("list index out of range")
+        print("ERROR in prior: list index out of range", file=sys.stderr)
+        write_preliminary(folder, 0.0)
+        raise ValueError("could not convert string '-0.790505033345994471-322' to float64")
     sample(settings, folder, bins, knobs)
     return 0
 

@@ -1,57 +1,75 @@
-"""Runs BayesEoR's own driver, and ends it early where it could only go wrong.
+"""Runs BayesEoR's own driver, ends it early where it could only go wrong, and notes its end.
 
     python -u driver.py PROGRAM --config CONFIG [OPTION...]
 
 A copy of this file goes into every bundle and runs where BayesEoR does: it needs Python alone.
+
 BayesEoR takes more priors than k bins without a word, samples nonsense with fewer, and where it can
-use no GPU ends, after all its preparations, with a message about print().
+use no GPU ends, after all its preparations, with a message about print(). MultiNest writes results
+long before it has finished, and where it aborts it ends the process with exit code 0. So
+``finished.json`` is written beside the chains when BayesEoR says that they are complete.
 """
 
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import runpy
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-_K_BINS = re.compile(r"k bins: (\d+)\s*$")
-_PRIORS = re.compile(r"^priors: (.*)$", re.MULTILINE)
-
+FINISHED = "finished.json"
+"""Names the directory of the complete chains; lies beside it."""
 MISUSE = 2
+
+_K_BINS = re.compile(r"k bins: (\d+)\s*$")
+_COMPLETE = re.compile(r"Sampling complete!")
+_CHAINS = re.compile(r"Final MultiNest output base: (.+?)/?\s*$")
+_PRIORS = re.compile(r"^priors: (.*)$", re.MULTILINE)
 
 
 class Watched:
-    """Standard output, read along until BayesEoR says how many k bins there are.
+    """Standard output, read along for what BayesEoR says of its k bins and its chains.
 
     Parameters
     ----------
     stream
         Where it goes.
     priors
-        How many priors there are.
+        How many priors there are; None if that is not known.
     """
 
-    def __init__(self, stream: Any, priors: int) -> None:
+    def __init__(self, stream: Any, priors: int | None) -> None:
         self._stream = stream
         self._priors = priors
         self._line = ""
+        self.complete = False
+        self.chains = ""
 
     def __getattr__(self, name: str) -> Any:
         """Be the stream in all else."""
         return getattr(self._stream, name)
 
     def write(self, text: str) -> Any:
-        """Write, and end the process if the numbers differ."""
+        """Write, and end the process if there are not as many k bins as priors."""
         written = self._stream.write(text)
         *lines, self._line = (self._line + text).split("\n")
         for line in lines:
-            found = _K_BINS.match(line)
-            if found and int(found[1]) != self._priors:
-                _end(f"there are {found[1]} k bins and {self._priors} priors: give one for each")
+            self._read(line)
         return written
+
+    def _read(self, line: str) -> None:
+        if found := _K_BINS.match(line):
+            if self._priors not in (None, int(found[1])):
+                _end(f"there are {found[1]} k bins and {self._priors} priors: give one for each")
+        elif _COMPLETE.match(line):
+            self.complete = True
+        elif found := _CHAINS.match(line):
+            self.chains = found[1]
 
 
 def main(argv: list[str]) -> None:
@@ -65,12 +83,18 @@ def main(argv: list[str]) -> None:
     program, arguments = argv[0], argv[1:]
     if "--gpu" in arguments:
         _check_gpu()
-    priors = _priors(arguments)
-    if priors is not None:
-        sys.stdout = Watched(sys.stdout, priors)
+    watched = Watched(sys.stdout, _priors(arguments))
+    sys.stdout = watched
     sys.argv = argv
     sys.path[0] = str(Path(program).parent)
-    runpy.run_path(program, run_name="__main__")
+    try:
+        runpy.run_path(program, run_name="__main__")
+    except SystemExit as end:
+        if end.code:
+            raise
+    if watched.complete and watched.chains:
+        chains = Path(watched.chains)
+        chains.with_name(FINISHED).write_text(json.dumps({"chains": chains.name}) + "\n")
 
 
 def _priors(arguments: list[str]) -> int | None:
@@ -84,8 +108,7 @@ def _priors(arguments: list[str]) -> int | None:
 
 def _check_gpu() -> None:
     try:
-        import pycuda.driver as cuda
-
+        cuda = import_module("pycuda.driver")
         cuda.init()
         found = cuda.Device.count()
     except Exception as error:  # noqa: BLE001 - whatever keeps it from using a GPU

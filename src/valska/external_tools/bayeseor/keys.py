@@ -56,18 +56,22 @@ OWNED = {
 _REPLACED = frozenset({"output_dir", "array_dir_prefix", "use_gpu", "run", "quiet"})
 """Owned parameters whose value in a user's file does no harm: it is replaced."""
 
-_NOT_IMPLEMENTED = {
-    "use_intrinsic_noise_fitting": True,
+_FATAL = {
+    "include_instrumental_effects": False,
+    "save_model": True,
+    "save_vis": True,
     "use_LWM_Gaussian_prior": True,
     "use_Multinest": False,
+    "use_intrinsic_noise_fitting": True,
 }
-"""Values at which BayesEoR stops, since they are not implemented."""
+"""Values at which BayesEoR 2.0 stops, since they are not implemented or do not work."""
 
 NO_MATRIX_KEYS = frozenset(
     (
         *("priors", *PRIORS.values(), *OWNED),
         *("log_priors", "uprior_bins", "inverse_LW_power", "noise_seed"),
-        *("save_vis", "save_model", *_NOT_IMPLEMENTED),
+        *("save_vis", "save_model", "use_LWM_Gaussian_prior", "use_Multinest"),
+        "use_intrinsic_noise_fitting",
     )
 )
 """Parameters that do not change the matrices; whatever is not named here may."""
@@ -155,10 +159,10 @@ def check_value(name: str, value: Any, where: str = "") -> None:
         return
     if not is_one(value):
         raise UsageError(f"{where}{name} is not {description}: {value!r}", _hint(name, value))
-    if name in _NOT_IMPLEMENTED and value == _NOT_IMPLEMENTED[name]:
+    if name in _FATAL and value == _FATAL[name]:
         raise UsageError(
-            f"{where}{name}: {str(value).lower()} is not implemented in BayesEoR",
-            "Leave the key out.",
+            f"{where}{name}: BayesEoR stops at {str(value).lower()}",
+            "It is not implemented there, or does not work: leave the key out.",
         )
 
 

@@ -23,9 +23,6 @@ MATRICES = "matrices"
 """Directory below ``outputs/``."""
 PRECOMPUTE = "cpu_precompute"
 
-_NEEDED = ("T_Ninv_T.h5", "T.h5", "Ninv.*", "N.*", "version.txt")
-"""What a run looks for, and would write if it were missing."""
-
 
 def matrix_lines(lines: Mapping[str, str]) -> str:
     """Return those lines of a rendered configuration that may change the matrices, sorted."""
@@ -131,13 +128,31 @@ def _plain(name: str, value: Any) -> Any:
 def _complete(path: Path) -> Path:
     if not path.is_dir():
         raise PrerequisiteError(f"--matrices: there are no matrices in {path}", "Check the path.")
-    folders = {file.parent for file in path.rglob(_NEEDED[0])}
-    if not any(all(any(folder.glob(name)) for name in _NEEDED) for folder in folders):
+    folders = {file.parent for file in path.rglob("version.txt")}
+    if not any(map(_is_complete, folders)):
         raise PrerequisiteError(
             f"--matrices: the matrices in {path} are not complete",
-            f"BayesEoR looks for {', '.join(_NEEDED)}, and cannot write what is missing.",
+            f"BayesEoR needs {', '.join(needed_files(True))} (or .h5 for .npz) in one directory.",
         )
     return path.resolve()
+
+
+def _is_complete(folder: Path) -> bool:
+    return any(
+        all((folder / name).is_file() for name in needed_files(sparse)) for sparse in (True, False)
+    )
+
+
+def needed_files(sparse: bool) -> tuple[str, ...]:
+    """Return the files that a run looks for, and would write if one were missing.
+
+    Parameters
+    ----------
+    sparse
+        Whether sparse matrices are kept as such. ``version.txt`` is written last.
+    """
+    suffix = "npz" if sparse else "h5"
+    return (f"Ninv.{suffix}", f"N.{suffix}", "T.h5", "T_Ninv_T.h5", "version.txt")
 
 
 def config_name(hypothesis: str) -> str:

@@ -112,11 +112,9 @@ def check_together(values: Values, hypotheses: tuple[str, ...]) -> None:
     UsageError
         If a key is missing that the run needs.
     """
-    needed = ["nside", "nu", "fov_ra_eor", "beam_type"]
+    needed = ["nside", "nu", "fov_ra_eor", "telescope_latlonalt", "beam_type"]
     if values.get("noise_data_path") is None or not values.get("calc_noise"):
         needed.append("sigma")
-    if values.get("include_instrumental_effects", True):
-        needed.append("telescope_latlonalt")
     missing = [name for name in needed if values.get(name) is None]
     if missing:
         raise UsageError(

@@ -6,8 +6,14 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from valska.external_tools.bayeseor.driver import FINISHED
 from valska.external_tools.bayeseor.keys import HYPOTHESES
-from valska.external_tools.bayeseor.matrices import MATRICES, PRECOMPUTE, config_name
+from valska.external_tools.bayeseor.matrices import (
+    MATRICES,
+    PRECOMPUTE,
+    config_name,
+    needed_files,
+)
 from valska.external_tools.core.errors import UsageError
 from valska.external_tools.core.tool import Input, Resume, RunSpec, Stage
 
@@ -90,8 +96,7 @@ def _precompute(spec: RunSpec, program: str, hypothesis: str, sparse: bool) -> S
         name=PRECOMPUTE,
         argv=(*command, "--cpu", "--output-dir", PRECOMPUTE),
         outputs=(
-            f"{MATRICES}/**/Ninv.{'npz' if sparse else 'h5'}",
-            f"{MATRICES}/**/T_Ninv_T.h5",
+            *(f"{MATRICES}/**/{name}" for name in needed_files(sparse)),
             f"{PRECOMPUTE}/{_CHAINS}/k-vals.txt",
         ),
         env=_threads(directives),
@@ -106,7 +111,7 @@ def _sampling(spec: RunSpec, program: str, name: str, after: tuple[str, ...]) ->
         name=name,
         argv=(*_command(program, name), "--cpu" if on_cpu else "--gpu", "--run"),
         after=after,
-        outputs=tuple(f"{name}/{_CHAINS}/{result}" for result in _RESULTS),
+        outputs=(f"{name}/{FINISHED}", *(f"{name}/{_CHAINS}/{result}" for result in _RESULTS)),
         env=_threads(directives),
         ranks=_ranks(directives),
         probe=("python", "-c", _PROBE),
