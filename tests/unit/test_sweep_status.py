@@ -195,9 +195,9 @@ def test_the_log_of_a_failure_is_the_units_own_or_the_arrays(sweep: Sweep) -> No
     send(sweep, "pre", "17", PLACES)
     failed = task("17_0", JobState.FAILED) | task("17_1", JobState.FAILED)
     sweep.bundle.logs.mkdir(exist_ok=True)
-    (sweep.bundle.logs / f"vk-{TOKEN}-pre.0-17.log").touch()
+    (sweep.bundle.logs / f"vk-{TOKEN}-pre.0-17.log").write_text("no such list\n")
     sweep.point("a").logs.mkdir()
-    (sweep.point("a").logs / "pre-17_0.log").touch()
+    (sweep.point("a").logs / "pre-17_0.log").write_text("no memory\n")
     status = look(sweep, failed)
     assert one(status, "a").log == "points/a/logs/pre-17_0.log"
     assert one(status, "b").log == f"logs/vk-{TOKEN}-pre.0-17.log"

@@ -216,8 +216,9 @@ class Evidence:
         found = judge(stage.name, entry, record, answer, stage.directives)
         if found.state is StageState.LOST and record is None:
             found = never_started(found, stage.after, before.values())
-        own, common = self.sweep.unit(place).logs, self.sweep.bundle.logs
-        logs = (own / f"{stage.name}-{job}.log", common / f"{array.name}-{array.job_id}.log")
+        logs = [self.sweep.unit(place).logs / f"{stage.name}-{job}.log"]
+        if found.state is not StageState.CANCELLED:
+            logs.append(self.sweep.bundle.logs / f"{array.name}-{array.job_id}.log")
         return self._with_files(found, place, record, logs)
 
     def _by_hand(self, place: str, stage: StageFacts) -> StageStatus:
@@ -249,7 +250,7 @@ class Evidence:
     def _with_files(
         self, status: StageStatus, place: str, record: StageRecord | None, logs: Iterable[Path]
     ) -> StageStatus:
-        log = next((log for log in logs if log.is_file()), None)
+        log = next((log for log in logs if log.is_file() and log.stat().st_size), None)
         return replace(
             status,
             log=os.fspath(log.relative_to(self.sweep.path)) if log else None,
