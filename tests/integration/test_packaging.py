@@ -70,8 +70,10 @@ def test_an_install_reads_its_schemas_containers_and_templates(
     for what, names in tracked.items():
         assert names, what
         assert names <= set(seen[what]), what
-    assert seen["tools"] == ["pyuvsim"]
-    assert seen["scripts"] == ["valska", "valska-pyuvsim-prepare", "valska-pyuvsim-submit"]
+    assert seen["tools"] == ["bayeseor", "pyuvsim"]
+    verbs = ("prepare", "submit", "sweep")
+    commands = [f"valska-{tool}-{verb}" for tool in seen["tools"] for verb in verbs]
+    assert seen["scripts"] == ["valska", *commands]
     assert seen["job"] == 1
     assert seen["typed"]
     assert "+g" in seen["version"] or seen["version"].count(".") == 2

@@ -180,6 +180,23 @@ def test_every_field_of_the_schemas_is_documented(heading, schema, pointer):
     assert set(fields) <= keys_in(section(text, heading))
 
 
+@pytest.mark.parametrize(
+    ("heading", "schema", "pointer"),
+    [
+        ("## sweep_manifest.json", "sweep-1", ("properties",)),
+        ("## sweep_manifest.json", "sweep-1", ("$defs", "point", "properties")),
+        ("## sweep_manifest.json", "sweep-1", ("$defs", "shared", "properties")),
+        ("## manifest.json of a point", "point-1", ("properties",)),
+    ],
+)
+def test_every_field_of_a_sweep_is_documented(heading, schema, pointer):
+    fields = load_schema(schema)
+    for name in pointer:
+        fields = fields[name]
+    text = (DOCS / "reference" / "sweep.md").read_text()
+    assert set(fields) <= keys_in(section(text, heading))
+
+
 def test_every_exit_code_is_documented():
     codes = {
         str(found.exit_code)

@@ -19,7 +19,7 @@ def bayeseor_submit() -> None:
 
 def bayeseor_sweep() -> None:
     """Run ``valska sweep bayeseor``."""
-    main(["sweep", "bayeseor", *sys.argv[1:]], prog_name="valska")
+    _sweep("bayeseor")
 
 
 def pyuvsim_prepare() -> None:
@@ -32,9 +32,18 @@ def pyuvsim_submit() -> None:
     _submit("pyuvsim")
 
 
+def pyuvsim_sweep() -> None:
+    """Run ``valska sweep pyuvsim``."""
+    _sweep("pyuvsim")
+
+
 def _prepare(tool: str) -> None:
     main(["bundle", tool, *sys.argv[1:]], prog_name="valska")
 
 
 def _submit(tool: str) -> None:
     main(["submit", "--tool", tool, *sys.argv[1:]], prog_name="valska")
+
+
+def _sweep(tool: str) -> None:
+    main(["sweep", tool, *sys.argv[1:]], prog_name="valska")
