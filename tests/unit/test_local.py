@@ -270,6 +270,17 @@ def test_a_job_that_finished_after_its_supervisor_was_killed_is_known_by_its_rec
     assert finished(bundle) == {"a": "completed"}
 
 
+def test_a_job_that_finished_after_its_supervisor_was_killed_releases_what_waits_for_it(
+    tmp_path: Path,
+) -> None:
+    bundle = make(tmp_path, {"a": {"body": "sleep 1.5"}, "b": {"after": ["a"]}})
+    found = send(bundle, stages=["a"])
+    eventually(lambda: running(bundle, "a"))
+    kill_supervisor(bundle, found)
+    send(bundle, stages=["b"])
+    assert finished(bundle) == {"a": "completed", "b": "completed"}
+
+
 def test_a_supervisor_on_another_host_is_named(tmp_path: Path) -> None:
     bundle = make(tmp_path, {"a": {"body": "true"}})
     found = send(bundle)

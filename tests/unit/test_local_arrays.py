@@ -423,6 +423,24 @@ def test_those_that_wait_for_a_killed_supervisors_tasks_do_not_wait_for_ever(mak
     assert sweep.finished()["b"] == all_of(3, "CANCELLED")
 
 
+def test_a_task_that_outlived_its_supervisor_and_completed_releases_its_children(
+    make: Make,
+) -> None:
+    record = 'mkdir -p "points/p$task/records"; ((task < 2)) || exit 1; sleep 1; echo '
+    record += (
+        """'{"state": "completed"}' >"points/p$task/records/a-${VALSKA_JOB_ID}_$task-r0.json" """
+    )
+    sweep = make(f"[[ $stage == a ]] || exit 0; {record}")
+    sweep.send(array("a", 4, throttle=3))
+    sweep.send(array("b", 4, part="1", corresponding=(sweep.refs["a"].job_id,)))
+    eventually(lambda: {("begin", "a", str(task)) for task in range(2)} <= {*sweep.notes()})
+    sweep.kill_supervisor()
+    found = sweep.finished()
+    assert found["a"][0] == found["a"][1] == "LOST", "its supervisor did not see the end"
+    released = {0: "COMPLETED", 1: "COMPLETED", 2: "CANCELLED", 3: "CANCELLED"}
+    assert found["b"] == released
+
+
 def test_an_array_is_found_by_its_name(make: Make) -> None:
     sweep = make("[[ $task != 1 ]] || exec sleep 60")
     now = parse_utc("2026-01-02T03:04:05Z")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from valska.external_tools.core.errors import ValskaError
 from valska.external_tools.core.local.belief import Belief
-from valska.external_tools.core.local.job import Index
+from valska.external_tools.core.local.job import Index, LocalJob, overall
 from valska.external_tools.core.local.queue import queue_paths, read_queue
 from valska.external_tools.core.run_directory import Bundle
 from valska.external_tools.core.scheduler import JobState
+from valska.external_tools.core.utils import load_json
 
 Stamp = tuple[int, int, int]
 
@@ -31,6 +34,7 @@ class Outside:
         self._own = own
         self._stamps: dict[Path, Stamp] = {}
         self._beliefs: dict[Path, Belief] = {}
+        self._completed: dict[str, frozenset[str]] = {}
 
     def look(self) -> None:
         """Read what has changed; a file that cannot be read keeps what was known of it."""
@@ -39,6 +43,7 @@ class Outside:
                 self._read(path)
         for path, belief in self._beliefs.items():
             self._beliefs[path] = Belief(belief.queue)
+        self._completed.clear()
 
     def state(self, job_id: str, index: Index) -> JobState:
         """Return the state of a job, or of one task; lost, if no file knows it."""
@@ -47,9 +52,30 @@ class Outside:
         for belief in self._beliefs.values():
             if job := belief.job(job_id):
                 if index is None or not job.tasks:
-                    return belief.overall(job)
-                return belief.of(job, index).state if belief.knows(job, index) else JobState.LOST
+                    return overall(Counter(self._of(belief, job, one) for one in job.indices))
+                return self._of(belief, job, index) if belief.knows(job, index) else JobState.LOST
         return JobState.LOST
+
+    def _of(self, belief: Belief, job: LocalJob, index: Index) -> JobState:
+        """Return the state of a task; one that outlived its supervisor is known by its record."""
+        state = belief.of(job, index).state
+        if state is JobState.LOST and belief.orphaned and job.task_id(index) in self._done(job):
+            return JobState.COMPLETED
+        return state
+
+    def _done(self, job: LocalJob) -> frozenset[str]:
+        """Return the tasks whose records say that they have completed."""
+        if job.job_id not in self._completed:
+            self._completed[job.job_id] = frozenset(self._completed_tasks(job))
+        return self._completed[job.job_id]
+
+    def _completed_tasks(self, job: LocalJob) -> Iterator[str]:
+        records, prefix = self._bundle.records.name, f"{job.stage}-"
+        place = f"*/*/{records}" if job.tasks else records
+        for path in self._bundle.path.glob(f"{place}/{prefix}{job.job_id}*-r*.json"):
+            with suppress(ValskaError):
+                if load_json(path).get("state") == "completed":
+                    yield path.name.removeprefix(prefix).rpartition("-r")[0]
 
     def _read(self, path: Path) -> None:
         stat = path.stat()
