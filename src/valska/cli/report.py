@@ -24,6 +24,7 @@ from valska.external_tools.core.report.text import (
     printed,
     table_csv,
     tables_of,
+    value_text,
 )
 from valska.external_tools.core.results import require_results
 from valska.external_tools.core.run_directory import is_bundle
@@ -143,7 +144,8 @@ def _json(reports: Sequence[Report], many: bool) -> str:
 
 
 def _text(report: Report, many: bool, tables: bool) -> str:
-    blocks = [plain(f"{report.tool or '?'}: {report.name or 'single runs'}")] if many else []
+    what = report.place if report.kind == "sweep" else "single runs"
+    blocks = [plain(f"{report.tool or '?'}: {what}")] if many else []
     if report.kind == "run":
         blocks += _run_blocks(report)
     else:
@@ -157,7 +159,8 @@ def _run_blocks(report: Report) -> list[str]:
     (row,) = report.rows
     shown = [column for column in report.columns if column.shown]
     cells = zip(header(shown), printed(shown, row.results), strict=True)
-    rows = [("run", report.name), ("state", row.state), *cells]
+    swept = [(parameter.name, value_text(parameter.of(row))) for parameter in report.parameters]
+    rows = [("run", report.name), *swept, ("state", row.state), *cells]
     return [_table((), [*rows, *(("note", text) for text in row.notes)])]
 
 

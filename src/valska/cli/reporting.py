@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -93,7 +94,9 @@ def report_of(path: Path, options: Mapping[str, Any]) -> Report:
     if is_sweep(path):
         return report_of_sweep(open_sweep(path), scheduler_for(), options)
     if sweep := sweep_of(path):
-        return report_of_sweep(sweep, scheduler_for(), options, [path.absolute().name])
+        label = path.absolute().name
+        found = report_of_sweep(sweep, scheduler_for(), options, [label])
+        return replace(found, kind="run", name=label, place=label)
     return report_of_run(open_bundle(path), scheduler_for(), options)
 
 

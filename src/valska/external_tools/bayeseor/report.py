@@ -264,6 +264,7 @@ REPORTER = Reporter(
         Profile(
             "spectrum",
             "Power spectrum: median and 16th to 84th percentile",
+            "log10 Δ²(k) (Δ² in mK²)",
             "spectrum",
             panel="hypothesis",
             x="k",

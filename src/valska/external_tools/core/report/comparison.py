@@ -99,7 +99,9 @@ class Comparison:
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
-        """What is swept in either."""
+        """What is swept in either; nothing where single runs are compared."""
+        if self.a.kind != "sweep":
+            return ()
         return tuple(dict.fromkeys([*self.a.parameters, *self.b.parameters]))
 
     @property
@@ -110,6 +112,8 @@ class Comparison:
 
 def compare(a: Report, b: Report) -> Comparison:
     """Join two reports on the values that their points set, whatever their labels are.
+
+    Two single runs are joined whatever they set.
 
     Values are equal if they are equal as numbers, texts, lists or mappings: 1 and 1.0 are, 1 and
     true are not, and no digit is rounded away.
@@ -189,7 +193,8 @@ def _by_values(report: Report) -> dict[Any, Row]:
         )
     found: dict[Any, Row] = {}
     for row in report.rows:
-        key = (_frozen(row.values), _frozen(row.perturbations))
+        values = (_frozen(row.values), _frozen(row.perturbations))
+        key = values if report.kind == "sweep" else None
         if key in found:
             raise UsageError(
                 f"points {found[key].label} and {row.label} of {report.name} have the same values",

@@ -39,14 +39,16 @@ def printed_header(comparison: Comparison) -> list[str]:
 
 def printed_lines(comparison: Comparison, tables: bool = False) -> Iterator[list[str]]:
     """Yield a line for each point and quantity; those of tables only on request."""
-    titles = {column.key: column.title for column in comparison.columns if column.shown}
+    titles = {("", column.key): column.title for column in comparison.columns if column.shown}
+    for table in comparison.a.tables if tables else ():
+        titles |= {(table.key, c.key): c.title for c in table.columns if c.shown}
     for pair in comparison.pairs:
         first = _point(comparison, pair)
         note = "; ".join(pair.notes)
         for one in pair.differences:
-            if (one.table and tables) or (not one.table and one.quantity in titles):
-                name = f"{one.table} {one.item} {one.quantity}" if one.table else ""
-                yield [*first, name or titles[one.quantity], *_cells(one), note]
+            if title := titles.get((one.table, one.quantity)):
+                name = f"{one.table} {one.item} {title}" if one.table else title
+                yield [*first, name, *_cells(one), note]
 
 
 def comparison_csv(comparison: Comparison) -> str:

@@ -262,7 +262,7 @@ def _profile_of(
             _draw_profile(axes, profile, cells, shift, color=colour, label=_name(report, row))
         axes.set(title=_literal(f"{profile.title} ({word})"))
         axes.set_xlabel(_literal(columns[profile.x].label))
-        axes.set_ylabel(_literal(columns[profile.y].label))
+        axes.set_ylabel(_literal(profile.label))
         if profile.log:
             axes.set_xscale("log")
         if len(drawn) <= _NAMED:

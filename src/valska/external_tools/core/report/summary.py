@@ -99,7 +99,7 @@ class Profile:
 
     Parameters
     ----------
-    name, title
+    name, title, label
         See `Chart`.
     table
         Key of the table.
@@ -113,6 +113,7 @@ class Profile:
 
     name: str
     title: str
+    label: str
     table: str
     panel: str
     x: str

@@ -123,7 +123,7 @@ def _point(report: Report, row: Row) -> list[Any]:
     if report.kind == "runs":
         return [row.label, "", row.state, row.complete]
     label = row.label if report.kind == "sweep" else ""
-    return [report.name or report.place, label, row.state, row.complete]
+    return [report.place, label, row.state, row.complete]
 
 
 def _swept(report: Report, row: Row, names: Iterable[str]) -> list[Any]:
