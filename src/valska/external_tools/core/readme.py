@@ -58,3 +58,7 @@ def _stage_lines(plan: RunPlan) -> Iterable[str]:
         after = f", after {', '.join(stage.after)}" if stage.after else ""
         yield f"- {stage.name}{ranks}{after}: `{shlex.join(stage.argv)}`"
         yield from (f"  - writes `outputs/{path}`" for path in stage.outputs)
+        if stage.resume:
+            yield "  - stopped too early, it can go on: add `--resume` to its command"
+    for place in plan.borrowed:
+        yield f"- `outputs/{place}` lies elsewhere: `manifest.json` says where, as `borrowed`"
