@@ -23,9 +23,7 @@ _STATES = [*(state.value for state in StageState), results_view.UNREADABLE]
 
 
 @click.command("list")
-@click.argument(
-    "root", type=click.Path(path_type=Path, file_okay=False, exists=True), required=False
-)
+@click.argument("root", type=click.Path(path_type=Path, file_okay=False), required=False)
 @click.option("--tool", metavar="TOOL", shell_complete=complete_tools, help="Only of this tool.")
 @click.option(
     "--state",
