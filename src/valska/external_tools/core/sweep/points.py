@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from valska.external_tools.core.overrides import is_key, is_number, parse_fraction, parse_value
+from valska.external_tools.core.overrides import is_key, parse_fraction, parse_value
 from valska.external_tools.core.run_directory import check_name
 from valska.external_tools.core.sweep.labels import label_of
 from valska.external_tools.core.sweep.table import LABEL, table_rows
@@ -26,6 +28,9 @@ from valska.external_tools.core.tool import Read, read_file
 
 DEFAULT_FRACTIONS = (-0.1, -0.05, -0.02, -0.01, 0.0, 0.01, 0.02, 0.05, 0.1)
 """By which a key is perturbed if nothing else is said."""
+
+_WHOLE = re.compile(r"[-+]?[0-9_]+")
+_MAX_EXPONENT = 300
 
 MAX_POINTS = 100_000
 """More points than this are a typing error."""
@@ -231,8 +236,8 @@ def _range(option: str) -> _Axis:
     if len(parts) != 3:
         raise PointError(f"--range {option!r} is not of the form key=start:stop:n")
     start, stop = (_exact(key, part) for part in parts[:2])
-    count = parse_value(key, parts[2])
-    if type(count) is not int or count < 1 or (count == 1 and start != stop):
+    count = int(parts[2]) if _WHOLE.fullmatch(parts[2].strip()) else 0
+    if count < 1 or (count == 1 and start != stop):
         raise PointError(
             f"--range of {key}: {parts[2].strip()!r} is no number of values",
             "Both ends are included, so it is 2 or more.",
@@ -240,17 +245,20 @@ def _range(option: str) -> _Axis:
     _check_count(count)
     steps = max(count - 1, 1)
     exact = [start + (stop - start) * i / steps for i in range(count)]
-    written = [type(parse_value(key, part)) is int for part in parts[:2]]
+    written = [_WHOLE.fullmatch(part.strip()) for part in parts[:2]]
     if all(written) and all(value.denominator == 1 for value in exact):
         return _Axis(key, [int(value) for value in exact])
     return _Axis(key, [float(value) for value in exact])
 
 
 def _exact(key: str, text: str) -> Fraction:
-    value = parse_value(key, text)
-    if not is_number(value):
+    try:
+        number = Decimal(text.strip())
+    except InvalidOperation:
+        number = Decimal("nan")
+    if not number.is_finite() or abs(number.adjusted()) > _MAX_EXPONENT:
         raise PointError(f"--range of {key}: {text.strip()!r} is no number")
-    return Fraction(value if type(value) is int else text.strip().replace("_", ""))
+    return Fraction(number)
 
 
 def _perturbation(option: str) -> _Axis:
