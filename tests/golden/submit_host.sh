@@ -135,6 +135,13 @@ check_shared() { :; }
 # $bundle is where it runs; $common is where scripts, inputs and site.env are, the same for a bundle.
 # bash and coreutils are enough (and Apptainer, where the runner is a container).
 
+common='' bundle='' place='' list='' list_sha256='' seal='' expected_seal='' started_in='' show='' resume='' reason=''
+signal='' signal_number='' signalled_s=0 child='' child_code='' exit_code='' record='' recorded='' attempt='' scheduler=none
+job_id='' task='' restart=0 job_name='' started='' started_s=0 version='' environment_json='' image='' image_checked=''
+apptainer=apptainer scratch='' site_env_sha256='' site_env_json=null working_directory='' set_aside='' resumed_from=''
+host_json='' inputs_checked=0
+command=() going_on=() outputs=() output_digests=() answers=() found_outputs=() missing_outputs=() shared=() loans=()
+
 main() {
     export LC_ALL=C
     own_shell
@@ -330,6 +337,88 @@ clean_up() {
     exit "$code"
 }
 
+# --- Running -------------------------------------------------------------------------------------
+
+on_signal() {
+    if [[ -z $signal ]]; then signal=$1 signal_number=$2 signalled_s=$SECONDS; fi
+    if [[ -n $child ]]; then kill -TERM "$child" 2>/dev/null; fi
+}
+
+# run_child COMMAND...: in the background, so that a signal reaches it at once; waits until it is
+# gone. One that does not heed TERM is killed while there is time left to write the record.
+run_child() {
+    "$@" &
+    child=$!
+    if [[ -n $signal ]]; then kill -TERM "$child" 2>/dev/null; fi
+    wait "$child"
+    child_code=$?
+    while [[ -n $signal ]] && kill -0 "$child" 2>/dev/null; do
+        if ((SECONDS - signalled_s >= patience)); then kill -KILL "$child" 2>/dev/null; fi
+        sleep 0.1
+    done
+    child=
+}
+
+stop_if_signalled() {
+    [[ -z $signal ]] && return
+    exit_code=$((128 + signal_number)) reason="stopped by SIG$signal before the payload started"
+    if [[ -n $record ]]; then write_record signalled; fi
+    exit "$exit_code"
+}
+
+# Ranks that do not find each other run as many worlds of size 1, and all write one file.
+probe_ranks() {
+    local wanted='' found i
+    ((ranks > 1 && ${#probe[@]})) || return 0
+    for ((i = 0; i < ranks; i++)); do wanted+="${wanted:+ }$ranks"; done
+    compose "${probe[@]}"
+    run_child within "$working_directory" "${command[@]}" >"$scratch/probe" 2>"$scratch/probe.err" </dev/null
+    stop_if_signalled
+    compose
+    found=$(<"$scratch/probe")
+    found=${found//$'\n'/ }
+    if [[ $found != "$wanted" ]]; then
+        cat -- "$scratch/probe.err" >&2
+        refuse 3 "MPI does not give one world of $ranks ranks; each rank reports a world of: $found"
+    fi
+}
+
+run_payload() {
+    stop_if_signalled
+    run_child within "$working_directory" "${command[@]}" </dev/null
+    exit_code=$child_code
+}
+
+# within DIRECTORY PROGRAM...
+within() {
+    cd -- "$1" && shift && exec "$@"
+}
+
+finish() {
+    local path state=completed
+    return_outputs
+    for path in "${declared[@]}"; do
+        find_outputs "$path"
+        ((${#found_outputs[@]})) || missing_outputs+=("$path")
+    done
+    if [[ -n $signal ]]; then
+        state=signalled exit_code=$((128 + signal_number)) reason="stopped by SIG$signal"
+    elif ((exit_code != 0)); then
+        state=failed reason="the payload ended with exit code $exit_code"
+    elif ((${#missing_outputs[@]})); then
+        state=failed exit_code=66 reason="the payload ended with exit code 0 without: ${missing_outputs[*]}"
+    fi
+    list_owned
+    if ! write_record "$state"; then
+        state=failed reason=${reason:-its record cannot be written} exit_code=$((exit_code ? exit_code : 1))
+    fi
+    runner_version
+    if [[ -z $signal ]]; then hash_outputs; fi
+    write_record "$state"
+    say "stage $stage: $state${reason:+ ($reason)}"
+    exit "$exit_code"
+}
+
 # --- Inputs, ranks, outputs ----------------------------------------------------------------------
 
 # Referenced inputs lie outside the bundle: same bytes as when it was made?
@@ -442,88 +531,6 @@ find_outputs() {
     # shellcheck disable=SC2206
     found_outputs=($pattern)
     shopt -u globstar nullglob dotglob
-}
-
-# --- Running -------------------------------------------------------------------------------------
-
-on_signal() {
-    if [[ -z $signal ]]; then signal=$1 signal_number=$2 signalled_s=$SECONDS; fi
-    if [[ -n $child ]]; then kill -TERM "$child" 2>/dev/null; fi
-}
-
-# run_child COMMAND...: in the background, so that a signal reaches it at once; waits until it is
-# gone. One that does not heed TERM is killed while there is time left to write the record.
-run_child() {
-    "$@" &
-    child=$!
-    if [[ -n $signal ]]; then kill -TERM "$child" 2>/dev/null; fi
-    wait "$child"
-    child_code=$?
-    while [[ -n $signal ]] && kill -0 "$child" 2>/dev/null; do
-        if ((SECONDS - signalled_s >= patience)); then kill -KILL "$child" 2>/dev/null; fi
-        sleep 0.1
-    done
-    child=
-}
-
-stop_if_signalled() {
-    [[ -z $signal ]] && return
-    exit_code=$((128 + signal_number)) reason="stopped by SIG$signal before the payload started"
-    if [[ -n $record ]]; then write_record signalled; fi
-    exit "$exit_code"
-}
-
-# Ranks that do not find each other run as many worlds of size 1, and all write one file.
-probe_ranks() {
-    local wanted='' found i
-    ((ranks > 1 && ${#probe[@]})) || return 0
-    for ((i = 0; i < ranks; i++)); do wanted+="${wanted:+ }$ranks"; done
-    compose "${probe[@]}"
-    run_child within "$working_directory" "${command[@]}" >"$scratch/probe" 2>"$scratch/probe.err" </dev/null
-    stop_if_signalled
-    compose
-    found=$(<"$scratch/probe")
-    found=${found//$'\n'/ }
-    if [[ $found != "$wanted" ]]; then
-        cat -- "$scratch/probe.err" >&2
-        refuse 3 "MPI does not give one world of $ranks ranks; each rank reports a world of: $found"
-    fi
-}
-
-run_payload() {
-    stop_if_signalled
-    run_child within "$working_directory" "${command[@]}" </dev/null
-    exit_code=$child_code
-}
-
-# within DIRECTORY PROGRAM...
-within() {
-    cd -- "$1" && shift && exec "$@"
-}
-
-finish() {
-    local path state=completed
-    return_outputs
-    for path in "${declared[@]}"; do
-        find_outputs "$path"
-        ((${#found_outputs[@]})) || missing_outputs+=("$path")
-    done
-    if [[ -n $signal ]]; then
-        state=signalled exit_code=$((128 + signal_number)) reason="stopped by SIG$signal"
-    elif ((exit_code != 0)); then
-        state=failed reason="the payload ended with exit code $exit_code"
-    elif ((${#missing_outputs[@]})); then
-        state=failed exit_code=66 reason="the payload ended with exit code 0 without: ${missing_outputs[*]}"
-    fi
-    list_owned
-    if ! write_record "$state"; then
-        state=failed reason=${reason:-its record cannot be written} exit_code=$((exit_code ? exit_code : 1))
-    fi
-    runner_version
-    if [[ -z $signal ]]; then hash_outputs; fi
-    write_record "$state"
-    say "stage $stage: $state${reason:+ ($reason)}"
-    exit "$exit_code"
 }
 
 # --- Digests -------------------------------------------------------------------------------------
@@ -659,7 +666,7 @@ check_not_running() {
     local path other
     for path in records/"$stage"-*.json; do
         other=${path#records/"$stage"-} other=${other%-r*.json}
-        [[ -r $path && ${other%%_*} != "$job_id" ]] || continue
+        [[ -r $path && $other != "${attempt#"$stage-"}" ]] || continue
         if record_says_running "$path" && is_alive "$other"; then
             refuse 3 "stage $stage is running already, as job $other"
         fi
@@ -825,13 +832,8 @@ write_record() {
     fi
 }
 
-common='' bundle='' place='' list='' list_sha256='' seal='' expected_seal='' started_in='' show='' resume='' reason=''
-signal='' signal_number='' signalled_s=0 child='' child_code='' exit_code='' record='' recorded='' attempt='' scheduler=none
-job_id='' task='' restart=0 job_name='' started='' started_s=0 version='' environment_json='' image='' image_checked=''
-apptainer=apptainer scratch='' site_env_sha256='' site_env_json=null working_directory='' set_aside='' resumed_from=''
-host_json='' inputs_checked=0
-command=() going_on=() outputs=() output_digests=() answers=() found_outputs=() missing_outputs=() shared=() loans=()
 utf8=$'^([\x01-\x7f]|[\xc2-\xdf][\x80-\xbf]|\xe0[\xa0-\xbf][\x80-\xbf]|[\xe1-\xec\xee\xef][\x80-\xbf]{2}|'
 utf8+=$'\xed[\x80-\x9f][\x80-\xbf]|\xf0[\x90-\xbf][\x80-\xbf]{2}|[\xf1-\xf3][\x80-\xbf]{3}|\xf4[\x80-\x8f][\x80-\xbf]{2})*$'
+
 main "$@"
 exit

@@ -15,6 +15,9 @@ from valska.external_tools.core.tool import Launch, Resume, Stage, owned_place, 
 GRACE_SECONDS = 60
 """How long before the time limit a job is asked to stop; a tenth of a shorter limit."""
 
+_COMMON = ("job.sh", "job_outputs.sh", "job_record.sh")
+"""Parts that are the same in every script."""
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _STAGE = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -152,7 +155,10 @@ def render_script(
             "",
             render_runner(runner, stage, sweep=sweep),
             part("job_sweep.sh" if sweep else "job_bundle.sh"),
-            part("job.sh"),
+            *(part(name).rstrip("\n") + "\n" for name in _COMMON),
+            'main "$@"',
+            "exit",
+            "",
         ]
     )
 
