@@ -238,6 +238,17 @@ def tiny_image(apptainer, account, place):
     return path
 
 
+@pytest.fixture(scope="session")
+def contract_image(apptainer, place):
+    """An image in which the contract program stands for BayesEoR."""
+    path = place / "contract.sif"
+    with once(place, "contract-image") as first:
+        if first:
+            subprocess.run([ROOT / "tests/cluster/contract-image.sh", path], check=True)
+            path.chmod(0o644)
+    return path
+
+
 @pytest.fixture
 def user(account, request):
     """The account, in a directory of this test."""
