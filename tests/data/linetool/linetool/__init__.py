@@ -42,7 +42,7 @@ class LineTool:
                 Stage("count", ("bash", "-c", count), outputs=("count.txt",)),
                 Stage("double", ("bash", "-c", double), after=("count",), outputs=("double.txt",)),
             ),
-            configs={"lines.yaml": yaml.safe_dump(document).encode()},
+            configs={"lines.yaml": yaml.safe_dump(document, width=10**6).encode()},
             taxonomy={"kind": spec.taxonomy.get("kind", "plain")},
             section={"data": "data"},
         )

@@ -90,7 +90,7 @@ class Sender:
 
     def _next(self, piece: Slice) -> Slice | None:
         """Send as much of a slice as fits; return what is to be tried next."""
-        now, rest = fit(piece, self._room)
+        now, rest = fit(piece, self._room, split=not self.ledger.sent and not self._together)
         if now is None:
             self.unsent.leave(piece.stages, piece.works)
             return None

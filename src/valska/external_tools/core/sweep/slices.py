@@ -182,21 +182,27 @@ def cut_slices(works: Sequence[Work], largest: int | None) -> Iterator[Slice]:
             yield Slice(group[0].stages, tuple(group[start : start + size]))
 
 
-def fit(piece: Slice, room: int | None) -> tuple[Slice | None, Slice | None]:
+def fit(piece: Slice, room: int | None, split: bool) -> tuple[Slice | None, Slice | None]:
     """Return the part of a slice for which there is room, and the rest.
 
-    Points are sent whole, with all their stages, as long as one fits; else as many of its first
-    stages as fit.
+    Parameters
+    ----------
+    piece
+        The slice.
+    room
+        How many tasks fit; None for any number.
+    split
+        Whether the first stages of a point may be sent alone, where not all of them fit.
     """
     if room is None or len(piece.stages) * len(piece.works) <= room:
         return piece, None
-    if room <= 0:
+    count = room // len(piece.stages)
+    if count:
+        return Slice(piece.stages, piece.works[:count]), Slice(piece.stages, piece.works[count:])
+    if not split or room <= 0:
         return None, piece
-    count = max(room // len(piece.stages), 1)
-    stages = piece.stages[:room]
-    left_out = piece.stages[room:]
-    rest = Slice(piece.stages, piece.works[count:]) if piece.works[count:] else None
-    return Slice(stages, piece.works[:count], left_out), rest
+    first = Slice(piece.stages[:room], piece.works[:1], piece.stages[room:])
+    return first, Slice(piece.stages, piece.works[1:]) if piece.works[1:] else None
 
 
 class _Planner:
