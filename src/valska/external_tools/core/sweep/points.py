@@ -29,7 +29,7 @@ from valska.external_tools.core.tool import Read, read_file
 DEFAULT_FRACTIONS = (-0.1, -0.05, -0.02, -0.01, 0.0, 0.01, 0.02, 0.05, 0.1)
 """By which a key is perturbed if nothing else is said."""
 
-_WHOLE = re.compile(r"[-+]?[0-9_]+")
+_WHOLE = re.compile(r"[-+]?[0-9]+(?:_[0-9]+)*")
 _MAX_EXPONENT = 300
 
 MAX_POINTS = 100_000
