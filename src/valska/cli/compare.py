@@ -55,12 +55,11 @@ def command(
     """
     chosen = reporting.take_tool_options(options)
     found = compare(_report(a, chosen), _report(b, chosen))
-    files = dict(_files(found, output, csv, plot, against))
     if as_json:
         result_json(to_json(found))
     else:
         _print(found, tables)
-    reporting.write_files(files, dry_run)
+    reporting.write_files(dict(_files(found, output, csv, plot, against)), dry_run)
 
 
 def _report(path: Path, options: Mapping[str, Any]) -> Report:

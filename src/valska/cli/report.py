@@ -63,7 +63,10 @@ def command(
     """
     reports = _reports(path, reporting.take_tool_options(options))
     many = not _is_one(path)
-    files = dict(_files(reports, many, output, csv, plot, against))
+    if many and plot and plot.suffix.lower() == reporting.PICTURE:
+        raise UsageError(
+            "many runs do not fit into one picture", "Name a directory, or a single sweep."
+        )
     if as_json:
         result(_json(reports, many))
     else:
@@ -72,7 +75,7 @@ def command(
     for report in reports:
         for text in report.notes:
             note(f"Note: {plain(text)}")
-    reporting.write_files(files, dry_run)
+    reporting.write_files(dict(_files(reports, many, output, csv, plot, against)), dry_run)
     _tell(reports, check)
 
 
@@ -105,10 +108,6 @@ def _files(
             yield output / f"{key}.csv", table_csv(reports, key).encode()
         yield from _drawn_if_possible(reports, many, output, against)
     if plot:
-        if many and plot.suffix.lower() == reporting.PICTURE:
-            raise UsageError(
-                "many runs do not fit into one picture", "Name a directory, or a single sweep."
-            )
         for report in reports:
             yield from _pictures(report, many, plot, against)
 
