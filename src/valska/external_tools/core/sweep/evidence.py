@@ -31,6 +31,7 @@ from valska.external_tools.core.sweep.jobsfile import ArrayEntry, read_arrays
 from valska.external_tools.core.sweep.layout import Sweep
 from valska.external_tools.core.sweep.tasks import StageTasks, current_tasks, entry_of
 from valska.external_tools.core.sweep.traces import (
+    LOGS,
     RECORDS,
     Traces,
     has_stage,
@@ -216,9 +217,9 @@ class Evidence:
         found = judge(stage.name, entry, record, answer, stage.directives)
         if found.state is StageState.LOST and record is None:
             found = never_started(found, stage.after, before.values())
-        logs = [self.sweep.unit(place).logs / f"{stage.name}-{job}.log"]
+        logs = [f"{place}/{LOGS}/{stage.name}-{job}.log"]
         if found.state is not StageState.CANCELLED:
-            logs.append(self.sweep.bundle.logs / f"{array.name}-{array.job_id}.log")
+            logs.append(f"{LOGS}/{array.name}-{array.job_id}.log")
         return self._with_files(found, place, record, logs)
 
     def _by_hand(self, place: str, stage: StageFacts) -> StageStatus:
@@ -229,7 +230,7 @@ class Evidence:
         record = record_of(stage.name, None, records, self.answers)
         answer = self.answers.get(record.scheduler if record else "", Answer({}))
         found = judge(stage.name, None, record, answer, stage.directives)
-        logs = (unit.logs / f"{stage.name}-{found.job_id}.log",)
+        logs = [f"{place}/{LOGS}/{stage.name}-{found.job_id}.log"]
         return self._with_files(found, place, record, logs)
 
     def _info(self, array: ArrayEntry, job: str) -> JobInfo | None:
@@ -239,7 +240,7 @@ class Evidence:
         if name is None:
             return None
         try:
-            return read_record(self.sweep.unit(place).records / name)
+            return read_record(Path(f"{self.sweep.path}/{place}/{RECORDS}/{name}"))
         except RecordError as error:
             self._note(place, [UnreadableRecord(name, error.message)])
             return None
@@ -248,14 +249,17 @@ class Evidence:
         self.notes += [f"unreadable record in {place}: {bad.reason}" for bad in unreadable]
 
     def _with_files(
-        self, status: StageStatus, place: str, record: StageRecord | None, logs: Iterable[Path]
+        self, status: StageStatus, place: str, record: StageRecord | None, logs: Iterable[str]
     ) -> StageStatus:
-        log = next((log for log in logs if log.is_file() and log.stat().st_size), None)
-        return replace(
-            status,
-            log=os.fspath(log.relative_to(self.sweep.path)) if log else None,
-            record=f"{place}/{RECORDS}/{record.path}" if record else None,
-        )
+        log = next(filter(self._says_something, logs), None)
+        path = f"{place}/{RECORDS}/{record.path}" if record else None
+        return replace(status, log=log, record=path) if log or path else status
+
+    def _says_something(self, log: str) -> bool:
+        try:
+            return os.stat(f"{self.sweep.path}/{log}").st_size > 0  # noqa: PTH116
+        except OSError:
+            return False
 
 
 _RECORD_SAYS = (JobState.COMPLETED, JobState.LOST, JobState.UNKNOWN)
@@ -270,18 +274,20 @@ def _plain(
     record: str | None = None,
     exit_code: int | None = None,
 ) -> StageStatus:
+    """Return the status of a task that waits, runs or has completed."""
+    live = state is not StageState.COMPLETED
     return StageStatus(
         stage=array.stage,
         state=state,
         job_id=job,
         job_name=array.name,
         attempt=attempt,
-        reason=info.reason if info and state.live else None,
+        reason=info.reason if info and live else None,
         elapsed_s=info.elapsed_s if info else None,
         exit_code=exit_code,
         record=record,
         scheduler=array.scheduler,
         cluster=array.cluster,
         dependency=array.dependency,
-        may_run=state.live,
+        may_run=live,
     )

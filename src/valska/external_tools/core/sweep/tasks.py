@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from valska.external_tools.core.ranges import read_ranges
@@ -74,7 +75,7 @@ def entry_of(array: ArrayEntry, index: int, attempt: int) -> JobEntry:
         stage=array.stage,
         job_id=None if array.job_id is None else f"{array.job_id}_{index}",
         name=array.name,
-        script=Bundle(Path()).script(array.stage).name,
+        script=_script(array.stage),
         dependency=array.dependency,
         attempt=attempt,
         token=array.token,
@@ -84,3 +85,8 @@ def entry_of(array: ArrayEntry, index: int, attempt: int) -> JobEntry:
         command=(),
         cancelled_utc=array.cancelled_at(index),
     )
+
+
+@cache
+def _script(stage: str) -> str:
+    return Bundle(Path()).script(stage).name

@@ -13,6 +13,7 @@ from valska.external_tools.core.run_directory import Bundle
 from valska.external_tools.core.sweep.layout import Sweep
 
 RECORDS = Bundle(Path()).records.name
+LOGS = Bundle(Path()).logs.name
 _HEAD_BYTES = 512
 _STATE = b'"state": "'
 """The state is the third field of a record; the job script writes each on a line."""
