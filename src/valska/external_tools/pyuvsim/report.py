@@ -132,7 +132,7 @@ REPORTER = Reporter(
         Chart(
             "mean_amplitude",
             "Amplitude of all visibilities",
-            "amplitude",
+            "amplitude, in the unit of the files",
             {"mean_amplitude": "mean", "rms_amplitude": "root mean square"},
         ),
     ),

@@ -54,6 +54,7 @@ def printed_lines(comparison: Comparison, tables: bool = False) -> Iterator[list
 def comparison_csv(comparison: Comparison) -> str:
     """Return a comparison as CSV: a line for each point and quantity, those of tables too."""
     names = [parameter.name for parameter in comparison.parameters]
+    names = [f"{name}_swept" if name in _FIELDS else name for name in names]
     lines: list[Sequence[Any]] = [["point_a", "point_b", *names, *_FIELDS]]
     for pair in comparison.pairs:
         values = [parameter.of(pair.a) for parameter in comparison.parameters]
