@@ -141,6 +141,8 @@ def test_points_borrow_the_state_of_work_that_they_share(tmp_path: Path) -> None
     assert one(status, "a").reason == "no memory"
     assert one(status, "a").record == f"shared/{WORK}/records/pre-17_0-r0.json"
     assert one(status, "c").state is StageState.PENDING
+    assert [label for label, _ in status.failures()] == ["a", "b"]
+    assert [who for who, _ in status.failed_units()] == [f"shared/{WORK}"]
 
 
 @pytest.mark.usefixtures("reading")
@@ -151,6 +153,18 @@ def test_a_task_that_was_never_started_names_the_stage_that_failed(sweep: Sweep)
     found = one(look(sweep), "a", "fit")
     assert (found.state, found.dependency) == (StageState.CANCELLED, "aftercorr:17")
     assert found.reason == "never started: pre did not succeed"
+
+
+@pytest.mark.usefixtures("reading")
+def test_a_task_that_slurm_removed_names_the_stage_that_failed(sweep: Sweep) -> None:
+    send(sweep, "pre", "17", PLACES)
+    send(sweep, "fit", "18", PLACES, dependency="aftercorr:17")
+    put_task_record(sweep, "points/a", "pre", "17_0", "failed")
+    why = {"reason": "DependencyNeverSatisfied"}
+    removed = task("18_0", JobState.CANCELLED, **why) | task("18_1", JobState.CANCELLED, **why)
+    status = look(sweep, task("17_0", JobState.FAILED) | removed)
+    assert one(status, "a", "fit").reason == "never started: pre did not succeed"
+    assert one(status, "b", "fit").state is StageState.CANCELLED
 
 
 @pytest.mark.usefixtures("reading")

@@ -14,7 +14,7 @@ from valska.external_tools.core.errors import UsageError
 from valska.external_tools.core.status import StageState, StageStatus
 from valska.external_tools.core.sweep.document import PointEntry, SweepManifest
 from valska.external_tools.core.sweep.layout import Sweep
-from valska.external_tools.core.sweep.status import SweepStatus
+from valska.external_tools.core.sweep.status import SHARED, SweepStatus
 
 MANY = 50
 """More points than these are only counted, but for those that are not completed."""
@@ -164,13 +164,14 @@ def _counts(status: SweepStatus) -> list[tuple[str, ...]]:
 
 
 def _failures(status: SweepStatus, labels: set[str]) -> list[tuple[str, ...]]:
-    """Return a row for each failure; work that several points share is named once."""
-    lent: dict[int, str] = {id(one): label for label, one in status.shared.items()}
-    rows: dict[tuple[str, ...], None] = {}
-    for label, one in status.failures():
-        if label in labels:
-            who = f"shared/{lent[id(one)]}" if id(one) in lent else label
-            state = styled(one.state.value, fg=COLOURS.get(one.state, "red"))
-            row = (who, one.stage, state, plain(one.log or "-"), plain(one.reason or ""))
-            rows[row] = None
-    return list(rows)
+    return [
+        (
+            who,
+            one.stage,
+            styled(one.state.value, fg=COLOURS.get(one.state, "red")),
+            plain(one.log or "-"),
+            plain(one.reason or ""),
+        )
+        for who, one in status.failed_units()
+        if who in labels or who.startswith(f"{SHARED}/")
+    ]

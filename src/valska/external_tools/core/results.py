@@ -89,7 +89,8 @@ class Overview:
     done, total
         Points that have completed, and all; for a run, stages.
     failures
-        Label of the point (empty for a run) and stage, of each that ended without success.
+        Label of the point, or ``shared/…`` (empty for a run), and stage, of each that ended
+        without success.
     notes
         What else there is to say.
     """
@@ -268,7 +269,7 @@ def _of_sweep(result: Result, scheduler: Scheduler) -> Overview:
     sweep = Sweep(result.path)
     status = sweep_status(sweep, read_sweep_manifest(sweep), scheduler)
     done = [label for label in status.points if status.state_of(label) is StageState.COMPLETED]
-    failures = tuple(status.failures())
+    failures = tuple(status.failed_units())
     return Overview(result, status.state, len(done), len(status.points), failures, status.notes)
 
 

@@ -215,7 +215,7 @@ class Evidence:
         answer = Answer({job: info} if info else {}, silence)
         entry = entry_of(array, index, tasks.attempts[place])
         found = judge(stage.name, entry, record, answer, stage.directives)
-        if found.state is StageState.LOST and record is None:
+        if record is None and _waited_in_vain(found):
             found = never_started(found, stage.after, before.values())
         logs = [f"{place}/{LOGS}/{stage.name}-{job}.log"]
         if found.state is not StageState.CANCELLED:
@@ -260,6 +260,11 @@ class Evidence:
             return os.stat(f"{self.sweep.path}/{log}").st_size > 0  # noqa: PTH116
         except OSError:
             return False
+
+
+def _waited_in_vain(status: StageStatus) -> bool:
+    """Return whether a task may have been removed because another one did not succeed."""
+    return status.state is StageState.LOST or "DependencyNeverSatisfied" in (status.reason or "")
 
 
 _RECORD_SAYS = (JobState.COMPLETED, JobState.LOST, JobState.UNKNOWN)

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from valska.external_tools.core.scheduler import Scheduler
 from valska.external_tools.core.status import StageState, StageStatus, follow, overall
@@ -20,6 +21,7 @@ from valska.external_tools.core.sweep.layout import Sweep
 
 DETAILED = 50
 """Up to so many points, every record is read."""
+SHARED = Sweep(Path()).shared.name
 _NOTES = 20
 
 
@@ -77,6 +79,14 @@ class SweepStatus:
             for status in row.values():
                 if status.state.failed:
                     yield label, status
+
+    def failed_units(self) -> Iterator[tuple[str, StageStatus]]:
+        """Yield what failed, work that points share once: label or ``shared/…``, and stage."""
+        lent = {id(one) for one in self.shared.values()}
+        for label, one in self.shared.items():
+            if one.state.failed:
+                yield f"{SHARED}/{label}", one
+        yield from ((label, one) for label, one in self.failures() if id(one) not in lent)
 
 
 def sweep_status(
