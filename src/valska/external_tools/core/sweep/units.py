@@ -89,6 +89,7 @@ class UnitWriter:
         self._common = f"{common_seal}  {COMMON_SUMS}\n"
         self._is_valid = judge(POINT_SCHEMA)
         self._inputs: tuple[tuple[Input, ...], dict[str, str], str] = ((), {}, "{}")
+        self._section: tuple[Mapping[str, Any], str] = ({}, "{}")
         self._folders: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def write(self, parent: str, unit: Unit, manifests: Mapping[str, str]) -> Sealed:
@@ -154,14 +155,24 @@ class UnitWriter:
             document["stage"] = unit.stage
         if not self._is_valid(document):
             _refuse(document)
-        del document["inputs"]
         try:
-            lines = [f'  "{name}": {_encode(value)},\n' for name, value in document.items()]
-            return "".join(["{\n", *lines, f'  "inputs": {used_text}\n', "}\n"]).encode()
+            return _text(document, self._known(unit, used_text)).encode()
         except UnicodeEncodeError as error:
             raise UsageError(f"{error.object!r} is not UTF-8", "Rename it.") from error
         except (TypeError, ValueError, RecursionError) as error:
             raise ValskaError(f"the manifest cannot be written: {error}") from error
+
+    def _known(self, unit: Unit, used_text: str) -> dict[str, str]:
+        """Return the texts of those fields that need not be encoded for each unit."""
+        if unit.section is not self._section[0]:
+            self._section = (unit.section, _encode(unit.section))
+        return {
+            "label": f'"{unit.label}"',
+            "run_id": f'"{unit.label}"',
+            "bundle_id": f'"{unit.bundle_id}"',
+            "inputs": used_text,
+            self._tool: self._section[1],
+        }
 
     def _inputs_of(self, inputs: tuple[Input, ...]) -> tuple[dict[str, str], str]:
         if inputs is not self._inputs[0]:
@@ -179,6 +190,14 @@ class UnitWriter:
                 found |= {"/".join(parts[: n + 1]) for n in range(len(parts))}
             known = self._folders[names] = tuple(sorted(found))
         return known
+
+
+def _text(document: Mapping[str, Any], known: Mapping[str, str]) -> str:
+    lines = [
+        f'  "{name}": {known[name] if name in known else _encode(value) if value != {} else "{}"}'
+        for name, value in document.items()
+    ]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def _name(config: Config) -> bytes:
