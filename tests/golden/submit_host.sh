@@ -91,11 +91,21 @@ return_outputs() {
     shopt -s nullglob dotglob
     for path in "$working_directory"/*; do
         [[ -L $path && $(readlink -- "$path") == "${in_view[outputs/${path##*/}]:-}" ]] && continue
-        mv -- "$path" outputs/ && continue
+        move_out "$path" && continue
         say "outputs that cannot be moved into the bundle stay in $working_directory"
         scratch='' exit_code=$((exit_code ? exit_code : 1))
     done
     shopt -u nullglob dotglob
+}
+
+# move_out PATH: into outputs/, where a stage that ran at the same time may have made that directory.
+move_out() {
+    local target=outputs/${1##*/}
+    if [[ -d $1 && ! -L $1 && -d $target ]]; then
+        cp -R -- "$1/." "$target/"
+    else
+        mv -- "$1" outputs/
+    fi
 }
 
 declare -A in_view=()

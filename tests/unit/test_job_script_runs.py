@@ -569,6 +569,17 @@ def test_a_later_stage_sees_what_an_earlier_one_wrote_beside_references(tmp_path
     assert (tmp_path / "data.txt").read_text() == "hello\n"
 
 
+def test_directory_that_two_stages_make_at_once_is_joined(tmp_path, scripts, records):
+    text = 'mkdir .tmp "$1/.tmp"; : >.tmp/mine; : >"$1/.tmp/theirs"; : >out.txt'
+    outputs = tmp_path / "bundle/outputs"
+    argv = ("bash", "-c", text, "bash", str(outputs))
+    made = bundle(tmp_path, [stage(argv=argv)], staging=StagingMode.REFERENCE)
+    code, _, err = scripts.run(made)
+    assert code == 0, err
+    assert sorted(path.name for path in (outputs / ".tmp").iterdir()) == ["mine", "theirs"]
+    assert scripts.left_over() == []
+
+
 def test_reference_elsewhere_is_found_through_site_env(tmp_path, scripts, records):
     made = bundle(tmp_path, staging=StagingMode.REFERENCE)
     moved = tmp_path / "mo'v\"ed $x"
