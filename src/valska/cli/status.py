@@ -26,6 +26,8 @@ from valska.external_tools.core.sweep.layout import Sweep, is_sweep, open_sweep,
 if TYPE_CHECKING:
     from valska.external_tools.core.sweep.status import SweepStatus
 
+_FEW = 5
+
 
 @click.command("status")
 @click.argument("path", type=click.Path(path_type=Path, file_okay=False))
@@ -61,7 +63,9 @@ def command(
         status = view.look()
         _show(view, status)
     if check and (failed := view.failures(status)):
-        raise FailedError(f"failed: {', '.join(failed)}", "Its log says more.")
+        shown = ", ".join(failed[:_FEW])
+        more = f" and {len(failed) - _FEW} more" if len(failed) > _FEW else ""
+        raise FailedError(f"failed: {shown}{more}", "Its log says more.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
