@@ -217,6 +217,21 @@ def test_attempts_are_deleted_for_good_where_that_is_wanted(user, sweep):
     assert not (sweep.parent / ".trash").exists()
 
 
+def test_what_an_interrupted_command_left_goes_after_a_day(user, sweep):
+    name = "points/.0123456789ab.partial"
+    (sweep / name).mkdir()
+    (sweep / name / "manifest.json").write_text("{}")
+    assert "Nothing can go." in user.ok("clean", sweep, "--scratch").stderr
+    long_ago = time.time() - 100_000
+    for path in (sweep / name / "manifest.json", sweep / name):
+        os.utime(path, (long_ago, long_ago))
+    for place in (sweep, sweep.parents[1]):
+        found = document(user.ok("clean", place, "--scratch", "--json"))["items"]
+        assert [one["path"] for one in found] == [str(sweep / name)]
+    user.ok("clean", sweep, "--scratch", "--execute", "--delete")
+    assert not (sweep / name).exists()
+
+
 def test_nothing_of_a_sweep_that_runs_goes(user):
     place = user.cwd / "results/s2"
     user.ok(

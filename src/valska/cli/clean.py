@@ -139,7 +139,10 @@ class _Target:
         return Survey((*scratch.items, *done.items), (*scratch.kept, *done.kept))
 
     def _scratch(self, categories: Sequence[Category]) -> list[Item]:
-        return find_scratch(self.root) if self.whole and Category.SCRATCH in categories else []
+        if Category.SCRATCH not in categories:
+            return []
+        places = [self.root] if self.whole else [one.path for one in self.results]
+        return [item for place in places for item in find_scratch(place)]
 
 
 def _target(path: Path | None, run_id: str | None) -> _Target:
