@@ -334,7 +334,7 @@ def test_what_cannot_be_compared(user, sweep):
         ("many.json", "many.json holds many reports"),
         ("no.json", "is a required property"),
         ("not.json", "is not JSON"),
-        ("nothing.json", "does not exist"),
+        ("nothing.json", "cannot read nothing.json: No such file"),
     ):
         result = user.run("compare", sweep, name)
         assert result.exit_code == 2, name

@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from uvh5 import png_chunks
@@ -26,7 +28,8 @@ from valska.external_tools.core.report.text import (
     point_lines,
     table_csv,
 )
-from valska.external_tools.core.schema import validate
+from valska.external_tools.core.schema import load_schema, validate
+from valska.external_tools.core.tool import BUILT_IN, load_tool
 
 COLUMNS = (
     Column("size", "Size", "How large.", "m", error="size_error"),
@@ -101,6 +104,22 @@ def test_json_follows_its_schema_and_comes_back_whole():
         validate(data, "report-1", "it")
         assert data == json.loads(json.dumps(to_json(one)))
         assert from_json(data, "it") == replace(one, rows=one.rows)
+
+
+def test_every_field_and_column_is_documented():
+    text = (Path(__file__).parents[2] / "docs/reference/report.md").read_text()
+    named = set(re.findall(r"`(\w+)`", text))
+    schema = load_schema("report-1")
+    fields = set(schema["properties"])
+    for name in ("parameter", "column", "table", "row"):
+        fields |= set(schema["$defs"][name]["properties"])
+    assert fields <= named
+    for tool in BUILT_IN:
+        reporter = load_tool(tool).reporter()
+        columns = [*reporter.columns, *(c for t in reporter.tables for c in t.columns)]
+        assert {column.key for column in columns} <= named
+        assert all(column.help.endswith(".") for column in columns)
+        assert {option.name for option in reporter.options} <= named
 
 
 def test_a_later_minor_version_is_read_and_a_major_one_refused():

@@ -26,8 +26,8 @@ from valska.external_tools.core.utils import load_json
 
 @reporting.add_tool_options
 @click.command("compare")
-@click.argument("a", type=click.Path(path_type=Path, exists=True))
-@click.argument("b", type=click.Path(path_type=Path, exists=True))
+@click.argument("a", type=click.Path(path_type=Path))
+@click.argument("b", type=click.Path(path_type=Path))
 @reporting.output_option("compare.csv, compare.json and all pictures")
 @reporting.csv_option
 @reporting.plot_option
