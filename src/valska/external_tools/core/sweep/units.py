@@ -90,6 +90,7 @@ class UnitWriter:
         self._is_valid = judge(POINT_SCHEMA)
         self._inputs: tuple[tuple[Input, ...], dict[str, str], str] = ((), {}, "{}")
         self._section: tuple[Mapping[str, Any], str] = ({}, "{}")
+        self._paths: dict[str, str] = {}
         self._folders: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def write(self, parent: str, unit: Unit, manifests: Mapping[str, str]) -> Sealed:
@@ -171,8 +172,18 @@ class UnitWriter:
             "run_id": f'"{unit.label}"',
             "bundle_id": f'"{unit.bundle_id}"',
             "inputs": used_text,
+            "files": f"[{', '.join(map(self._file_text, unit.configs))}]",
             self._tool: self._section[1],
         }
+
+    def _file_text(self, config: Config) -> str:
+        path = self._paths.get(config.name)
+        if path is None:
+            path = self._paths[config.name] = _encode(f"{CONFIG}/{config.name}")
+        return (
+            f'{{"path": {path}, "sha256": "{config.sha256}", '
+            f'"size": {config.size}, "role": "config"}}'
+        )
 
     def _inputs_of(self, inputs: tuple[Input, ...]) -> tuple[dict[str, str], str]:
         if inputs is not self._inputs[0]:
