@@ -241,6 +241,19 @@ def test_an_unreadable_record_is_told_and_believed_in_nothing(sweep: Sweep) -> N
     assert any("points/a" in text and "unreadable" in text for text in status.notes)
 
 
+def test_of_a_large_sweep_no_record_of_a_completed_task_is_read(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status_module, "DETAILED", 0)
+    send(sweep, "pre", "17", PLACES)
+    for index, place in enumerate(PLACES):
+        put_task_record(sweep, place, "pre", f"17_{index}", "completed").write_text("")
+    ended = task("17_0", JobState.COMPLETED, elapsed_s=7) | task("17_1", JobState.COMPLETED)
+    status = look(sweep, ended | task("17_2", JobState.COMPLETED))
+    assert (status.counts["pre"], status.notes) == ({StageState.COMPLETED: 3}, ())
+    assert (one(status, "a").elapsed_s, one(status, "a").exit_code) == (7, 0)
+
+
 def test_only_the_points_that_were_asked_for(sweep: Sweep) -> None:
     send(sweep, "pre", "17", PLACES[:2])
     send(sweep, "pre", "18", PLACES[2:])
