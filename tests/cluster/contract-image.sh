@@ -14,7 +14,7 @@ if [[ ${1:-} == --help || $# -ne 1 ]]; then
 fi
 
 readonly PROGRAM=$here/../data/contract/run-analysis.py
-readonly PROGRAMS=(bash cat cp date echo env false id ls mkdir pwd rm sleep sort touch true wc)
+readonly PROGRAMS=(bash cat cp date echo env false grep head id ls mkdir mv pwd rm sleep sort tail touch true wc)
 python=${PYTHON:-/usr/bin/python3}
 [[ -x $python ]] || python=$(type -P python3) || die "no Python 3; name one with PYTHON=/path/to/python3"
 root=$(mktemp -d)

@@ -12,6 +12,7 @@ from valska.external_tools.core.run_directory import Bundle
 
 pytestmark = pytest.mark.apptainer
 
+ROOT = Path(__file__).parents[2]
 STAGES = ("cpu_precompute", "signal_fit", "no_signal")
 PATIENCE = 120
 
@@ -183,3 +184,21 @@ def test_the_real_bayeseor(user, bundle):
     run(user, other, "--resume")
     assert chains_of(other, "signal_fit") == chains
     assert len((chains / "data-ev.dat").read_text().splitlines()) >= before
+
+
+def test_the_image_is_not_built_without_its_lock(user, contract_image):
+    """With a base that has no more than the definition needs to find that out."""
+    folder = user.work / "containers"
+    shutil.copytree(ROOT / "containers", folder, ignore=shutil.ignore_patterns("__pycache__"))
+    lock = folder / "bayeseor-cpu.conda.lock"
+    lock.write_text("# Not made yet\n")
+    definition = folder / "bayeseor.def"
+    build = ("build", definition, "--base", contract_image, "--images", user.work / "images")
+    refused = user.valska(*build, check=False)
+    assert refused.returncode == 1
+    assert "run containers/lock-bayeseor.sh cpu where conda-forge can be reached" in refused.stderr
+    lock.write_text("# Made.\n@EXPLICIT\n")
+    assert "--build-arg micromamba=FILE" in user.valska(*build, check=False).stderr
+    (user.work / "env").mkdir()
+    given = user.valska(*build, "--build-arg", f"environment={user.work / 'env'}", check=False)
+    assert "no lib/libmultinest.so" in given.stderr

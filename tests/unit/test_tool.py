@@ -81,7 +81,7 @@ def _python(plugins, code):
 
 def test_plugins_are_listed_without_loading_any(plugins):
     out = _python(plugins, "import sys; print(*tool_names(), 'valska_broken' in sys.modules)")
-    assert out == "broken exits good nothing pyuvsim False"
+    assert out == "bayeseor broken exits good nothing pyuvsim False"
 
 
 def test_good_plugin_loads_beside_broken_ones(plugins):
