@@ -60,6 +60,7 @@ def make_sweep(
             after=tuple(s.get("after", ())),
             lends=tuple(s.get("lends", ())),
             outputs=tuple(s.get("outputs", ())),
+            resume=s.get("resume"),
         )
         for name, s in stages.items()
     )

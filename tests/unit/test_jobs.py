@@ -280,6 +280,53 @@ def test_resubmit_archives_the_earlier_file_and_counts_the_attempt(
     assert (found.jobs["prepare"].job_id, found.jobs["prepare"].attempt) == ("101", 2)
 
 
+def test_resume_sends_only_what_has_neither_completed_nor_waits(
+    bundle: Bundle, fake: FakeSlurm
+) -> None:
+    send(bundle, fake, stages=["prepare", "fit"])
+    finish(bundle, fake, "prepare")
+    finish(bundle, fake, "fit", "TIMEOUT")
+    found = send(bundle, fake, resume=True)
+    assert (found.kept, names(fake)[2:]) == (("prepare",), ["fit", "compare"])
+    assert found.archived is not None
+    assert json.loads(found.archived.read_text())["jobs"]["fit"]["job_id"] == "101"
+    assert (found.jobs["fit"].attempt, found.jobs["prepare"].job_id) == (2, "100")
+    assert fake.dependencies()["103"] == "afterok:102"
+    again = send(bundle, fake, resume=True)
+    assert (again.kept, again.commands) == (("prepare", "fit", "compare"), ())
+    assert len(fake.jobs()) == 4
+
+
+def test_only_a_stage_that_can_is_told_to_go_on(bundle: Bundle, fake: FakeSlurm) -> None:
+    data = json.loads(bundle.manifest.read_text())
+    for stage in data["stages"]:
+        if stage["name"] == "fit":
+            stage["resume"] = {"pattern": "fit/*/resume.dat", "option": "--from"}
+    bundle.manifest.write_text(json.dumps(data))
+    seal = "a" * 64
+    found = send(bundle, fake, resume=True, seal=seal)
+    assert [command[-2:] for command in found.commands] == [
+        ("submit_prepare.sh", seal), (seal, "--resume"), ("submit_compare.sh", seal),
+    ]  # fmt: skip
+    dry = send(bundle, fake, resume=True, dry_run=True, seal=seal)
+    assert (dry.commands, dry.kept) == ((), ("prepare", "fit", "compare"))
+
+
+def test_resume_and_resubmit_do_not_go_together(bundle: Bundle, fake: FakeSlurm) -> None:
+    with pytest.raises(UsageError, match="do not go together"):
+        send(bundle, fake, resume=True, resubmit=True)
+
+
+def test_a_full_queue_is_not_waited_for(bundle: Bundle, fake: FakeSlurm) -> None:
+    (fake.path / "most").write_text("1 full\n")
+    with pytest.raises(SubmissionError, match="queue is full") as caught:
+        send(bundle, fake)
+    assert "prepare (job 100)" in caught.value.message
+    assert {stage: job["job_id"] for stage, job in stored(bundle)["jobs"].items()} == {
+        "prepare": "100"
+    }
+
+
 def test_a_stage_that_ran_by_hand_needs_resubmit(bundle: Bundle, fake: FakeSlurm) -> None:
     put_record(bundle, "prepare", "local-x", "completed", scheduler="none")
     with pytest.raises(SubmissionError, match="prepare was run before"):

@@ -1,3 +1,4 @@
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -26,11 +27,19 @@ from valska.external_tools.core.slurm import (
 )
 from valska.external_tools.core.slurm.answers import (
     STATES,
+    expand_id,
+    join_ids,
     parse_exit,
     parse_sacct,
     parse_scontrol,
     parse_squeue,
     parse_state,
+)
+from valska.external_tools.core.slurm.limits import (
+    Configuration,
+    account_bounds,
+    controller_bound,
+    parse_config,
 )
 from valska.external_tools.core.slurm.text import (
     check_extra,
@@ -504,3 +513,157 @@ def test_a_cancel_that_is_not_allowed_is_told() -> None:
     )
     with pytest.raises(SchedulerError, match="permission denied"):
         slurm(Script(said(SQUEUE), denied)).cancel(BUNDLE, [JobRef("4")], grace_s=1.0)
+
+
+# --- arrays
+
+# As Slurm 22.05 prints them.
+ARRAY_SQUEUE = """\
+65_6|PENDING|JobArrayTaskLimit|0:00|1:00:00|vk-0a1b2c3d-fit.0
+65_8|RUNNING|None|0:42|1:00:00|vk-0a1b2c3d-fit.0
+"""
+ARRAY_SACCT = """\
+65_0|COMPLETED|0:0|None|1|60|vk-0a1b2c3d-fit.0
+65_2|FAILED|4:0|NonZeroExitCode|1|60|vk-0a1b2c3d-fit.0
+65_2.batch|FAILED|4:0||1||batch
+65_[4-10:2,20%3]|CANCELLED by 1001|0:0|JobHeldUser|0|60|vk-0a1b2c3d-fit.0
+66_[0]|PENDING|0:0|None|0|60|vk-0a1b2c3d-other.0
+"""
+
+
+def test_an_array_is_asked_about_once_and_answers_task_by_task() -> None:
+    script = Script(said(ARRAY_SQUEUE), said(ARRAY_SACCT))
+    found = slurm(script).query(BUNDLE, [JobRef("65", "vk-0a1b2c3d-fit.0")])
+    assert {job: info.state for job, info in found.items()} == {
+        "65_0": JobState.COMPLETED,
+        "65_2": JobState.FAILED,
+        "65_4": JobState.CANCELLED,
+        "65_6": JobState.PENDING,
+        "65_8": JobState.RUNNING,
+        "65_10": JobState.CANCELLED,
+        "65_20": JobState.CANCELLED,
+    }
+    assert [argv[0] for argv in script.asked] == ["squeue", "sacct"]
+    assert all(argv[-1] == "--jobs=65" for argv in script.asked)
+    assert "--array" in script.asked[0]
+    assert script.environments[0]["SLURM_BITSTR_LEN"] == "0", "lists of tasks come whole"
+    assert found["65_2"].exit_code == 4
+
+
+def test_any_number_of_arrays_is_one_question_each() -> None:
+    script = Script(said(), said())
+    slurm(script).query(BUNDLE, [JobRef(str(number), "x") for number in range(100, 700)])
+    assert [argv[0] for argv in script.asked] == ["squeue", "sacct"]
+
+
+def test_tasks_can_be_asked_about_one_by_one() -> None:
+    script = Script(said(ARRAY_SQUEUE), said(ARRAY_SACCT))
+    refs = [JobRef("65_2", "vk-0a1b2c3d-fit.0"), JobRef("65_8", "vk-0a1b2c3d-fit.0")]
+    assert set(slurm(script).query(BUNDLE, refs)) == {"65_2", "65_8"}
+    assert script.asked[0][-1] == "--jobs=65"
+
+
+def test_an_array_that_is_found_by_its_name_has_its_own_id() -> None:
+    found = slurm(Script(said(ARRAY_SQUEUE))).find(BUNDLE, None, "vk-0a1b2c3d-fit.0", NOW)
+    assert found is not None
+    assert found.job_id == "65"
+
+
+def test_thirty_thousand_tasks_are_read_quickly() -> None:
+    rows = [
+        f"{array}_{index}|COMPLETED|0:0|None|{index}|60|vk-0a1b2c3d-fit.{array}\n"
+        for array in range(30)
+        for index in range(1000)
+    ]
+    begin = time.process_time()
+    assert len(parse_sacct("".join(rows))) == 30_000
+    assert time.process_time() - begin < 1.0, "0.15 s on an idle machine"
+
+
+@pytest.mark.parametrize(
+    ("text", "tasks"),
+    [
+        ("7_[0-3]", ["7_0", "7_1", "7_2", "7_3"]),
+        ("7_[1,5-6%2]", ["7_1", "7_5", "7_6"]),
+        ("7_[0-6:3]", ["7_0", "7_3", "7_6"]),
+        ("7_[0,2,...]", ["7_0", "7_2"]),
+    ],
+)
+def test_what_stands_for_several_tasks(text: str, tasks: list[str]) -> None:
+    assert expand_id(text) == tasks
+
+
+def test_tasks_are_ended_in_few_words() -> None:
+    ids = ["9", "7_4", "8_1", "7_0", "7_1", "8_2", "8_3"]
+    assert join_ids(ids) == ["9", "7_[0-1,4]", "8_[1-3]"]
+
+
+def test_what_an_array_waits_for() -> None:
+    request = JobRequest(
+        "judge", "n", "submit_judge.sh", after=("pre",), dependency=("12_3",), tasks=(0, 1, 2, 7),
+        throttle=3, after_each=("fit",), corresponding=("20",),
+    )  # fmt: skip
+    fit = JobRequest("fit", "m", "submit_fit.sh", tasks=(0, 1, 2, 7))
+    pre = JobRequest("pre", "p", "submit_pre.sh")
+    commands = Slurm(environment={}).commands([pre, fit, request])
+    assert commands[2][3:6] == (
+        "--array=0-2,7%3", "--dependency=afterok:12_3:<pre>,aftercorr:20:<fit>",
+        "--kill-on-invalid-dep=yes",
+    )  # fmt: skip
+
+
+# --- limits
+
+CONFIG = """\
+Configuration data as of 2026-01-02T03:04:05
+MaxArraySize            = 1001
+MaxJobCount             = 10000
+MaxJobId                = 67043328
+SchedulerParameters     = batch_sched_delay=0,max_array_tasks=500
+"""
+ASSOCIATIONS = """\
+Current Association Manager state
+Association Records
+ClusterName=c Account=root UserName= ID=1 ParentAccount= DefAssoc=No GrpSubmitJobs=N(12) MaxSubmitJobs=
+ClusterName=c Account=lab UserName= ID=3 ParentAccount=root(1) DefAssoc=No GrpSubmitJobs=90(12) MaxSubmitJobs=
+ClusterName=c Account=lab UserName=ann(1001) Partition= ID=4 ParentAccount= DefAssoc=Yes GrpSubmitJobs=N(12) MaxSubmitJobs=50(12)
+ClusterName=c Account=big UserName=ann(1001) Partition= ID=5 ParentAccount= DefAssoc=No GrpSubmitJobs=N(0) MaxSubmitJobs=
+ClusterName=c Account=lab UserName=annie(1002) Partition= ID=6 ParentAccount= DefAssoc=Yes MaxSubmitJobs=1(1)
+Current Association Manager state
+QOS Records
+QOS=normal(1) GrpSubmitJobs=77(12) Account Limits= lab={MaxSubmitJobsPA=N(12)} User Limits= 1001={MaxJobsPU=N(0) MaxSubmitJobsPU=40(10)}
+"""  # noqa: E501
+
+
+def test_the_limits_of_the_configuration() -> None:
+    found = parse_config(CONFIG)
+    assert (found.largest_array, found.most_jobs) == (500, 10000)
+    assert parse_config("") == Configuration()
+    bound = controller_bound(found, 9_000)
+    assert bound is not None
+    assert bound.room == 999, "the controller holds one less than MaxJobCount"
+
+
+@pytest.mark.parametrize(
+    ("account", "qos", "rooms"),
+    [
+        (None, None, [38, 78, 65]),
+        ("lab", "other", [38, 78]),
+        ("big", None, [65]),
+        ("none", "none", []),
+    ],
+)
+def test_the_limits_of_an_account(account: str | None, qos: str | None, rooms: list[int]) -> None:
+    found = list(account_bounds(ASSOCIATIONS, "ann", account, qos))
+    assert [bound.room for bound in found] == rooms
+
+
+def test_the_limit_of_a_qos_for_each_user() -> None:
+    text = "QOS=normal(1) GrpSubmitJobs=N(2) User Limits= 0={MaxSubmitJobsPU=40(10)} 7={X=1(1)}"
+    (bound,) = account_bounds(text, "root", None, None)
+    assert (bound.room, "MaxSubmitJobsPU=40" in bound.why) == (30, True)
+
+
+def test_what_does_not_answer_has_no_limit() -> None:
+    script = Script(NO_ACCOUNTING, NO_ACCOUNTING)
+    assert slurm(script).limits() == (Configuration(), [])
