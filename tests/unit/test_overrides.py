@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from valska.external_tools.core.overrides import OverrideError, apply_overrides, parse_override
+from valska.external_tools.core.overrides import (
+    OverrideError,
+    apply_overrides,
+    apply_perturbations,
+    check_distinct,
+    parse_override,
+    parse_perturbation,
+    perturbed,
+)
 
 DOCUMENT: dict[str, Any] = {
     "freq": {"Nfreqs": 10, "start_freq": 1e8},
@@ -86,3 +94,69 @@ def test_a_known_key_below_a_plain_value_is_refused() -> None:
 def test_what_is_written_for_a_number_is_what_is_read(value: Any) -> None:
     text = str(value).lower() if isinstance(value, bool) else repr(value)
     assert parse_override(f"a={text}") == ("a", value)
+
+
+@pytest.mark.parametrize(
+    ("value", "fraction", "expected"),
+    [
+        (9.3, -0.05, 8.835),
+        (0.1, 0.1, 0.11),
+        (3.0, 0.1, 3.3),
+        (100, 0.1, 110),
+        (3, 0.1, 3.3),
+        (5, 0.0, 5),
+        (-2.5, -0.02, -2.45),
+        (1e-300, 0.5, 1.5e-300),
+        (2, -1.0, 0),
+    ],
+)
+def test_a_number_is_perturbed_to_the_last_digit(value, fraction, expected):
+    found = perturbed(value, fraction, "a")
+    assert (type(found), found) == (type(expected), expected)
+
+
+@pytest.mark.parametrize("value", ["1e8", True, None, [1.0], float("inf"), {}])
+def test_only_numbers_are_perturbed(value):
+    with pytest.raises(OverrideError, match=r"beam\.a cannot be perturbed"):
+        perturbed(value, 0.1, "beam.a")
+
+
+def test_a_number_that_becomes_too_large():
+    with pytest.raises(OverrideError, match="too large"):
+        perturbed(1.7e308, 0.1, "a")
+
+
+def test_perturbations_of_a_document():
+    document = {"beam": {"width": 2.0, "list": [1, 2.0]}, 3: {"x": 4}}
+    found = apply_perturbations(document, {"beam.width": 0.5, "beam.list.1": -0.5, "3.x": 0.25})
+    assert found == {"beam": {"width": 3.0, "list": [1, 1.0]}, 3: {"x": 5}}
+    assert document["beam"]["width"] == 2.0
+
+
+@pytest.mark.parametrize("key", ["beam.widt", "beam.list.7", "beam.width.x", "none"])
+def test_a_key_to_perturb_that_is_not_there(key):
+    document = {"beam": {"width": 2.0, "list": [1]}}
+    with pytest.raises(OverrideError, match="no key") as caught:
+        apply_perturbations(document, {key: 0.1})
+    if key == "beam.widt":
+        assert "beam.width" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("a.b=0.05", ("a.b", 0.05)), ("a = -1e-3", ("a", -0.001)), ("a=0", ("a", 0.0))],
+)
+def test_a_perturbation_is_read(text, expected):
+    assert parse_perturbation(text) == expected
+
+
+@pytest.mark.parametrize("text", ["a", "=1", "a=", "a=x", "a=.inf", "a=[1]", "a=true"])
+def test_what_is_no_perturbation(text):
+    with pytest.raises(OverrideError):
+        parse_perturbation(text)
+
+
+def test_a_key_is_set_or_perturbed():
+    check_distinct({"a": 1}, {"b": 0.1})
+    with pytest.raises(OverrideError, match="a cannot be both"):
+        check_distinct({"a": 1}, {"a": 0.1})
