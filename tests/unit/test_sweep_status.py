@@ -155,16 +155,17 @@ def test_a_task_that_was_never_started_names_the_stage_that_failed(sweep: Sweep)
     assert found.reason == "never started: pre did not succeed"
 
 
+@pytest.mark.parametrize("reason", ["DependencyNeverSatisfied", "Dependency"])
 @pytest.mark.usefixtures("reading")
-def test_a_task_that_slurm_removed_names_the_stage_that_failed(sweep: Sweep) -> None:
+def test_a_task_that_slurm_removed_names_the_stage_that_failed(sweep: Sweep, reason: str) -> None:
     send(sweep, "pre", "17", PLACES)
     send(sweep, "fit", "18", PLACES, dependency="aftercorr:17")
     put_task_record(sweep, "points/a", "pre", "17_0", "failed")
-    why = {"reason": "DependencyNeverSatisfied"}
-    removed = task("18_0", JobState.CANCELLED, **why) | task("18_1", JobState.CANCELLED, **why)
+    removed = task("18_0", JobState.CANCELLED, reason=reason)
+    removed |= task("18_1", JobState.CANCELLED, "CANCELLED by 1000", reason=reason)
     status = look(sweep, task("17_0", JobState.FAILED) | removed)
     assert one(status, "a", "fit").reason == "never started: pre did not succeed"
-    assert one(status, "b", "fit").state is StageState.CANCELLED
+    assert one(status, "b", "fit").reason == f"CANCELLED by 1000, {reason}"
 
 
 @pytest.mark.usefixtures("reading")

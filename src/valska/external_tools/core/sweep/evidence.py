@@ -264,7 +264,8 @@ class Evidence:
 
 def _waited_in_vain(status: StageStatus) -> bool:
     """Return whether a task may have been removed because another one did not succeed."""
-    return status.state is StageState.LOST or "DependencyNeverSatisfied" in (status.reason or "")
+    removed = (status.reason or "").startswith("CANCELLED, Dependency")
+    return status.state is StageState.LOST or removed
 
 
 _RECORD_SAYS = (JobState.COMPLETED, JobState.LOST, JobState.UNKNOWN)
