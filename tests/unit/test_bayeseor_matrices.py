@@ -123,6 +123,20 @@ def test_what_is_no_directory_of_matrices_is_refused(tmp_path, spec):
         plan_of(spec(str(tmp_path)))
 
 
+def test_the_directory_above_or_below_is_refused(made, spec):
+    (below,) = (made.outputs / "matrices").iterdir()
+    for place in (made.outputs, below):
+        with pytest.raises(PrerequisiteError, match="not complete"):
+            plan_of(spec(str(place)))
+
+
+def test_a_sweep_as_a_whole_is_refused(made, spec, tmp_path):
+    (tmp_path / "sweep_manifest.json").write_text("{}")
+    with pytest.raises(UsageError, match="is a sweep") as caught:
+        plan_of(spec(str(tmp_path)))
+    assert caught.value.hint == "Name one of its points."
+
+
 def test_a_bundle_that_borrowed_names_the_one_that_has_them(made, spec, tmp_path):
     other = tmp_path / "other"
     other.mkdir()

@@ -15,7 +15,7 @@ from valska.external_tools.bayeseor.keys import HYPOTHESES, NO_MATRIX_KEYS
 from valska.external_tools.core.errors import PrerequisiteError, UsageError
 from valska.external_tools.core.records import RecordState, read_records
 from valska.external_tools.core.run_directory import Bundle
-from valska.external_tools.core.sweep.layout import Sweep, sweep_of
+from valska.external_tools.core.sweep.layout import Sweep, is_sweep, sweep_of
 from valska.external_tools.core.tool import Input, read_file
 from valska.external_tools.core.utils import load_json, sha256_bytes
 
@@ -57,6 +57,8 @@ def find_matrices(reference: str, values: Mapping[str, Any]) -> Path:
         raise UsageError(
             f"--matrices: no such directory: {path}", "Name a bundle, or a directory of matrices."
         )
+    if is_sweep(path):
+        raise UsageError(f"--matrices: {path} is a sweep", "Name one of its points.")
     owner = _owner(path)
     if owner is None:
         return _complete(path)
@@ -128,11 +130,11 @@ def _plain(name: str, value: Any) -> Any:
 def _complete(path: Path) -> Path:
     if not path.is_dir():
         raise PrerequisiteError(f"--matrices: there are no matrices in {path}", "Check the path.")
-    folders = {file.parent for file in path.rglob("version.txt")}
+    folders = {file.parent for file in path.glob("nu*-nv*-neta*/**/version.txt")}
     if not any(map(_is_complete, folders)):
         raise PrerequisiteError(
             f"--matrices: the matrices in {path} are not complete",
-            f"BayesEoR needs {', '.join(needed_files(True))} (or .h5 for .npz) in one directory.",
+            f"BayesEoR needs, below nu…-nv…-neta…: {', '.join(needed_files(True))} (or .h5).",
         )
     return path.resolve()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +91,7 @@ def _bins(
             modes=count,
             samples=len(ordered),
             mean=mean,
-            std=statistics.pstdev(ordered, mean),
+            std=math.sqrt(math.fsum((x - mean) ** 2 for x in ordered) / len(ordered)),
             percentiles=tuple(percentile(ordered, percent) for percent in PERCENTS),
         )
 
