@@ -79,3 +79,10 @@ def test_a_failed_rerun_leaves_nothing_to_compare(made, scripts):
         .replace('"started_utc": "2', '"started_utc": "3')
     )
     assert look(made) == ([], [])
+
+
+def test_an_attempt_that_was_refused_before_it_touched_anything_does_not_count(made, scripts):
+    assert scripts.run(made, "0" * 64)[0] == 5
+    assert look(made) == (["simulate"], [])
+    (made.outputs / "more.txt").unlink()
+    assert look(made)[1] == [(FindingKind.MISSING, "outputs/more.txt")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from valska.external_tools.core.manifest import Manifest
@@ -42,7 +42,7 @@ def verify_outputs(
         Sorted by path; empty if all is as recorded.
     """
     records = read_records(bundle)
-    newest = [records.latest(stage.name) for stage in manifest.stages]
+    newest = [_newest(records.of(stage.name)) for stage in manifest.stages]
     completed = tuple(
         record for record in newest if record is not None and record.state is RecordState.COMPLETED
     )
@@ -58,6 +58,16 @@ def verify_outputs(
             found.append(Finding(FindingKind.ALTERED, place, detail))
         found += _compare(bundle, record, fast)
     return completed, tuple(sorted(found, key=lambda finding: (finding.path, finding.kind)))
+
+
+def _newest(records: Sequence[StageRecord]) -> StageRecord | None:
+    """Return the last attempt, but for those refused before they touched the outputs."""
+    counting = [
+        record
+        for record in records
+        if record.state is not RecordState.REFUSED or record.data.get("set_aside")
+    ]
+    return counting[-1] if counting else None
 
 
 def _compare(bundle: Bundle, record: StageRecord, fast: bool) -> Iterator[Finding]:
