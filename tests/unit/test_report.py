@@ -271,6 +271,14 @@ def test_a_profile_has_a_panel_for_each_word_and_a_line_for_each_point():
     assert list(x) == pytest.approx([1.0, 2.0], rel=0.04)
 
 
+def test_of_very_many_points_a_profile_draws_some_and_says_so():
+    many = report(*(row(f"p{n}", values={"a": float(n)}) for n in range(1001)))
+    axes = figure_of(report_panels(many, REPORTER)[1])
+    labels = [bars.get_label() for bars in axes.containers]
+    assert (len(set(labels)), labels[0], labels[-1]) == (100, "a = 0.0", "a = 1000.0")
+    assert axes.get_title() == "Steps (left, 100 of 1001 points)"
+
+
 @pytest.mark.parametrize("count", [2, 30])
 def test_pictures_are_the_same_each_time_and_hold_no_time(count):
     many = report(*(row(f"p{n}", n, values={"a": float(n)}) for n in range(1, count)))

@@ -59,11 +59,18 @@ def read_rows(path: Path) -> list[list[float]]:
     ChainsError
         If it cannot be read, is empty, or a number or a row is damaged.
     """
-    rows = [[number(word, path) for word in line.split()] for line in read_text(path).splitlines()]
-    rows = [row for row in rows if row]
+    rows = [row for line in read_text(path).splitlines() if (row := _row(line.split(), path))]
     if not rows or len({len(row) for row in rows}) > 1:
         raise ChainsError(f"{path.name} is {'damaged' if rows else 'empty'}")
     return rows
+
+
+def _row(words: list[str], path: Path) -> list[float]:
+    try:
+        row = list(map(float, words))
+    except ValueError:
+        row = [math.nan]
+    return row if all(map(math.isfinite, row)) else [number(word, path) for word in words]
 
 
 def read_column(path: Path) -> list[float]:

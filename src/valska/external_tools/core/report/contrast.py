@@ -42,8 +42,9 @@ def printed_lines(comparison: Comparison, tables: bool = False) -> Iterator[list
     titles = {("", column.key): column.title for column in comparison.columns if column.shown}
     for table in comparison.a.tables if tables else ():
         titles |= {(table.key, c.key): c.title for c in table.columns if c.shown}
+    parameters = comparison.parameters
     for pair in comparison.pairs:
-        first = _point(comparison, pair)
+        first = _point(parameters, pair)
         note = "; ".join(pair.notes)
         for one in pair.differences:
             if title := titles.get((one.table, one.quantity)):
@@ -53,11 +54,12 @@ def printed_lines(comparison: Comparison, tables: bool = False) -> Iterator[list
 
 def comparison_csv(comparison: Comparison) -> str:
     """Return a comparison as CSV: a line for each point and quantity, those of tables too."""
-    names = [parameter.name for parameter in comparison.parameters]
+    parameters = comparison.parameters
+    names = [parameter.name for parameter in parameters]
     names = [f"{name}_swept" if name in _FIELDS else name for name in names]
     lines: list[Sequence[Any]] = [["point_a", "point_b", *names, *_FIELDS]]
     for pair in comparison.pairs:
-        values = [parameter.of(pair.a) for parameter in comparison.parameters]
+        values = [parameter.of(pair.a) for parameter in parameters]
         first = [pair.a.label, pair.b.label, *values]
         lines += [[*first, *(getattr(one, name) for name in _FIELDS)] for one in pair.differences]
     return to_csv(lines)
@@ -96,8 +98,8 @@ def _first(comparison: Comparison) -> list[str]:
     return [parameter.name for parameter in comparison.parameters] or ["A", "B"]
 
 
-def _point(comparison: Comparison, pair: Pair) -> list[str]:
-    swept = [value_text(parameter.of(pair.a)) for parameter in comparison.parameters]
+def _point(parameters: Sequence[Parameter], pair: Pair) -> list[str]:
+    swept = [value_text(parameter.of(pair.a)) for parameter in parameters]
     return swept or [pair.a.label, pair.b.label]
 
 

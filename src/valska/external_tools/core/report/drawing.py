@@ -14,9 +14,15 @@ from valska.external_tools.core.report.text import value_text
 
 _NAMED = 12
 """So many lines have a place in a legend."""
+_DRAWN = 100
+"""So many lines of a profile are drawn; more are no longer told apart."""
 _WIDTH, _HEIGHT = 8.0, 4.0
 _OPEN = "0.6"
 """Grey of what marks an incomplete point."""
+
+
+_Line = tuple[Row, list[Mapping[str, Cell]]]
+"""A row, and its lines in a table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,19 +254,15 @@ def _profile_of(
 ) -> Callable[[Any], None]:
     def draw(axes: Any) -> None:
         columns = {c.key: c for t in report.tables if t.key == profile.table for c in t.columns}
-        lines = [
-            (
-                row,
-                [line for line in row.tables.get(profile.table, ()) if line[profile.panel] == word],
-            )
-            for row in report.rows
-        ]
-        drawn = [(row, cells) for row, cells in lines if cells]
+        parameters = report.parameters
+        every = _lines_of(report, profile, word)
+        drawn = _spread(every, _DRAWN)
         colours = _colours(axes, axis, [row for row, _ in drawn])
         for index, ((row, cells), colour) in enumerate(zip(drawn, colours, strict=True)):
             shift = _shift(index, len(drawn), profile.log)
-            _draw_profile(axes, profile, cells, shift, color=colour, label=_name(report, row))
-        axes.set(title=_literal(f"{profile.title} ({word})"))
+            _draw_profile(axes, profile, cells, shift, color=colour, label=_name(row, parameters))
+        left_out = f", {len(drawn)} of {len(every)} points" if len(drawn) < len(every) else ""
+        axes.set(title=_literal(f"{profile.title} ({word}{left_out})"))
         axes.set_xlabel(_literal(columns[profile.x].label))
         axes.set_ylabel(_literal(profile.label))
         if profile.log:
@@ -269,6 +271,22 @@ def _profile_of(
             _legend(axes)
 
     return draw
+
+
+def _lines_of(report: Report, profile: Profile, word: str) -> list[_Line]:
+    """Return the rows that have lines of a table with that word, and those lines."""
+    found = (
+        (row, [line for line in row.tables.get(profile.table, ()) if line[profile.panel] == word])
+        for row in report.rows
+    )
+    return [(row, cells) for row, cells in found if cells]
+
+
+def _spread(lines: list[_Line], count: int) -> list[_Line]:
+    """Return so many of the lines at most, from the first to the last at even distances."""
+    if len(lines) <= count:
+        return lines
+    return [lines[round(n * (len(lines) - 1) / (count - 1))] for n in range(count)]
 
 
 def _colours(axes: Any, axis: Parameter | None, rows: Sequence[Row]) -> list[Any]:
@@ -319,8 +337,8 @@ def _draw_profile(
     )
 
 
-def _name(report: Report, row: Row) -> str:
-    words = [f"{p.name} = {value_text(p.of(row))}" for p in report.parameters]
+def _name(row: Row, parameters: Iterable[Parameter]) -> str:
+    words = [f"{p.name} = {value_text(p.of(row))}" for p in parameters]
     return _literal(", ".join(words) or row.label)
 
 

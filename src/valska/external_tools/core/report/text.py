@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from valska.external_tools.core.report.document import Report, Row
+from valska.external_tools.core.report.document import Parameter, Report, Row
 from valska.external_tools.core.report.summary import Cell, Column, Table
 
 NOTHING = "-"
@@ -57,8 +57,9 @@ def point_header(report: Report) -> list[str]:
 
 def point_lines(report: Report) -> Iterator[list[str]]:
     """Yield the lines of a report's printed table."""
+    parameters = report.parameters
     for row in report.rows:
-        swept = [value_text(parameter.of(row)) for parameter in report.parameters]
+        swept = [value_text(parameter.of(row)) for parameter in parameters]
         cells = printed(report.columns, row.results)
         yield [row.label, *swept, row.state, *cells, "; ".join(row.notes)]
 
@@ -73,10 +74,11 @@ def csv_of(reports: Sequence[Report]) -> str:
     names = [_apart(name, {*POINT, *keys, "note"}) for name in swept]
     lines: list[Sequence[Any]] = [[*POINT, *names, *keys, "note"]]
     for report in reports:
+        parameters = _named(report, swept)
         lines += [
             [
                 *_point(report, row),
-                *_swept(report, row, swept),
+                *_swept(row, parameters),
                 *(row.results.get(key) for key in keys),
                 "; ".join(row.notes),
             ]
@@ -93,8 +95,9 @@ def table_csv(reports: Sequence[Report], key: str) -> str:
     names = [_apart(name, {*POINT, *keys}) for name in swept]
     lines: list[Sequence[Any]] = [[*POINT, *names, *keys]]
     for report in reports:
+        parameters = _named(report, swept)
         for row in report.rows:
-            first = [*_point(report, row), *_swept(report, row, swept)]
+            first = [*_point(report, row), *_swept(row, parameters)]
             cells = row.tables.get(key, ())
             lines += [[*first, *(line.get(name) for name in keys)] for line in cells]
     return to_csv(lines)
@@ -126,9 +129,14 @@ def _point(report: Report, row: Row) -> list[Any]:
     return [report.place, label, row.state, row.complete]
 
 
-def _swept(report: Report, row: Row, names: Iterable[str]) -> list[Any]:
-    values = {parameter.name: parameter.of(row) for parameter in report.parameters}
-    return [values.get(name) for name in names]
+def _named(report: Report, names: Iterable[str]) -> list[Parameter | None]:
+    """Return a report's parameters by name; None for what it does not sweep."""
+    known = {parameter.name: parameter for parameter in report.parameters}
+    return [known.get(name) for name in names]
+
+
+def _swept(row: Row, parameters: Iterable[Parameter | None]) -> list[Any]:
+    return [parameter.of(row) if parameter else None for parameter in parameters]
 
 
 def _unique(names: Iterable[str]) -> list[str]:
