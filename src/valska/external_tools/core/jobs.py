@@ -4,45 +4,38 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from valska.external_tools.core.errors import (
-    PrerequisiteError,
     SubmissionError,
     UsageError,
     ValskaError,
 )
 from valska.external_tools.core.lock import directory_lock
 from valska.external_tools.core.manifest import Manifest
-from valska.external_tools.core.records import read_records
 from valska.external_tools.core.run_directory import Bundle
 from valska.external_tools.core.scheduler import (
-    JobRef,
     JobRequest,
     OutcomeUnknownError,
     Scheduler,
-    SchedulerError,
-    scheduler_named,
 )
 from valska.external_tools.core.seal import require_intact, seal_of
 from valska.external_tools.core.slurm.text import check_extra
-from valska.external_tools.core.status import RunStatus, StageState, StageStatus, run_status
+from valska.external_tools.core.submission.cancelling import Cancellation, cancel
 from valska.external_tools.core.submission.chain import (
     Plan,
     requests_of,
     select_stages,
     unfinished,
-    with_descendants,
 )
 from valska.external_tools.core.submission.intents import (
     SETTLE_S,
     Clock,
-    Intent,
-    reconcile,
     unconfirmed,
 )
+from valska.external_tools.core.submission.interrupted import take_up
 from valska.external_tools.core.submission.jobsfile import (
     ALL_STAGES,
     JobEntry,
@@ -53,8 +46,7 @@ from valska.external_tools.core.submission.jobsfile import (
     read_entries,
     write_jobs_json,
 )
-from valska.external_tools.core.submission.ledger import Ledger, now_text, update_entries
-from valska.external_tools.core.timelimit import grace_of
+from valska.external_tools.core.submission.ledger import Ledger
 from valska.external_tools.core.utils import random_hex, write_json_atomic
 
 __all__ = [
@@ -105,17 +97,6 @@ class Submission:
     found: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
     archived: Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Cancellation:
-    """Which stages a cancel ended, and which of those asked for had ended or never begun.
-
-    After a dry run `cancelled` are those that would have been ended.
-    """
-
-    cancelled: tuple[str, ...]
-    not_live: tuple[str, ...]
 
 
 def submit(
@@ -207,81 +188,6 @@ def submit(
         return _perform(plan, asked, ready, settle_s, time_source)
 
 
-def cancel(
-    bundle: Bundle,
-    manifest: Manifest,
-    scheduler: Scheduler,
-    *,
-    stages: Sequence[str] | None = None,
-    grace_s: float | None = None,
-    dry_run: bool = False,
-    settle_s: float = SETTLE_S,
-    clock: Clock | None = None,
-) -> Cancellation:
-    """End stages that wait or run, and those that wait for them.
-
-    A running job is sent TERM, which its script passes on and writes down; what still runs
-    after the grace is killed.
-
-    Parameters
-    ----------
-    bundle, manifest, scheduler, settle_s, clock
-        See `submit`.
-    stages
-        Names; all, if not given.
-    grace_s
-        Seconds between TERM and the end; what the stages' directives say, if not given.
-    dry_run
-        Touch nothing, and only say what would be ended.
-
-    Raises
-    ------
-    LockedError
-        If another process is submitting this bundle.
-    UsageError
-        If there is no such stage.
-    OutcomeUnknownError
-        If it is not known whether a stage was sent.
-    SchedulerError
-        If the scheduler does not answer.
-    """
-    wanted = with_descendants(manifest, select_stages(manifest, stages))
-    if dry_run:
-        status = run_status(bundle, manifest, scheduler)
-        return _cancellation(wanted, _targets(status, wanted))
-    time_source = clock or Clock()
-    with directory_lock(bundle.submit_lock):
-        entries = read_entries(load_jobs_json(bundle.path))
-        _take_up(bundle, entries, scheduler, settle_s, time_source)
-        status = run_status(bundle, manifest, scheduler)
-        targets = _targets(status, wanted)
-        _refuse_unreachable(targets)
-        marked = {
-            one.stage: replace(entries[one.stage], cancelled_utc=now_text(time_source))
-            for one in targets
-            if one.stage in entries
-        }
-        if marked:
-            update_entries(bundle, entries | marked)
-    directives = [manifest.stage(one.stage).directives for one in targets]
-    longest = max((grace_of(given) for given in directives), default=0)
-    for name in dict.fromkeys(one.scheduler for one in targets if one.scheduler):
-        refs = [one.ref for one in targets if one.scheduler == name and one.ref]
-        scheduler_named(name, scheduler).cancel(
-            bundle, refs, longest if grace_s is None else grace_s
-        )
-    return _cancellation(wanted, targets)
-
-
-def _targets(status: RunStatus, wanted: Sequence[str]) -> list[StageStatus]:
-    return [one for one in status.stages if one.stage in wanted and one.may_run]
-
-
-def _cancellation(wanted: Sequence[str], targets: Sequence[StageStatus]) -> Cancellation:
-    cancelled = tuple(one.stage for one in targets)
-    return Cancellation(cancelled, tuple(name for name in wanted if name not in cancelled))
-
-
 def _rehearse(plan: Plan) -> Submission:
     entries = read_entries(load_jobs_json(plan.bundle.path))
     doubtful = [entry.stage for entry in unconfirmed(plan.bundle, entries.values())]
@@ -304,7 +210,7 @@ def _perform(
 ) -> Submission:
     entries = read_entries(load_jobs_json(plan.bundle.path))
     attempts = {stage: entry.attempt for stage, entry in entries.items()}
-    taken_up = _take_up(plan.bundle, entries, plan.scheduler, settle_s, clock)
+    taken_up = take_up(plan.bundle, entries, plan.scheduler, settle_s, clock)
     attempts |= {stage: attempts[stage] - 1 for stage in taken_up.never_sent}
     found = tuple(stage for stage in plan.wanted if stage in taken_up.found)
     left = tuple(stage for stage in plan.wanted if stage not in taken_up.found)
@@ -378,59 +284,6 @@ def _rest(error: ValskaError, ledger: Ledger, requests: Sequence[JobRequest]) ->
     rest = [one.stage for one in requests if one.stage not in ledger.accepted_stages]
     options = " ".join(f"--stage {stage}" for stage in rest)
     return f"{error.hint or 'See to it.'} Then: `valska submit {options}`."
-
-
-@dataclass(frozen=True, slots=True)
-class _TakenUp:
-    found: frozenset[str] = frozenset()
-    never_sent: frozenset[str] = frozenset()
-
-
-def _take_up(
-    bundle: Bundle,
-    entries: dict[str, JobEntry],
-    scheduler: Scheduler,
-    settle_s: float,
-    clock: Clock,
-) -> _TakenUp:
-    """Settle the intents of an interrupted submit, in `entries` and in jobs.json."""
-    open_entries = unconfirmed(bundle, entries.values())
-    if not open_entries:
-        return _TakenUp()
-    records = read_records(bundle)
-
-    def seen(intent: Intent) -> JobRef | None:
-        record = records.named(intent.name)
-        known = record is not None and record.scheduler == intent.scheduler
-        return JobRef(record.job_id, intent.name, intent.cluster) if record and known else None
-
-    result = reconcile(bundle, open_entries, scheduler, seen, settle_s=settle_s, clock=clock)
-    tokens = {entry.token for entry in open_entries}
-    names = {entry.name: entry.stage for entry in open_entries}
-    for name, ref in result.adopted.items():
-        stage = names[name]
-        log.warning("stage %s had been sent already, as job %s", stage, ref.job_id)
-        entries[stage] = replace(entries[stage], job_id=ref.job_id, cluster=ref.cluster)
-    never_sent = frozenset(names[name] for name in result.never_sent)
-    for stage in never_sent:
-        del entries[stage]
-    update_entries(bundle, entries)
-    found = frozenset(stage for stage, entry in entries.items() if entry.token in tokens)
-    return _TakenUp(found, never_sent)
-
-
-def _refuse_unreachable(targets: Sequence[StageStatus]) -> None:
-    for one in targets:
-        if one.ref is None:
-            raise PrerequisiteError(
-                f"stage {one.stage} was not started by valska: {one.reason}",
-                "End its process on that host.",
-            )
-        if one.state is StageState.UNKNOWN:
-            raise SchedulerError(
-                f"whether stage {one.stage} still runs is not known: {one.reason}",
-                "Try again once the scheduler answers.",
-            )
 
 
 def _intact(bundle: Bundle) -> str:

@@ -27,10 +27,7 @@ from valska.external_tools.core.slurm import text as slurm_text
 from valska.external_tools.core.slurm.limits import (
     Bound,
     Configuration,
-    account_bounds,
-    controller_bound,
-    parse_config,
-    user_name,
+    ask_limits,
 )
 from valska.external_tools.core.slurm.sending import (
     SBATCH_TIMEOUT_S,
@@ -191,14 +188,7 @@ class Slurm:
         """
         account = account or self.environment.get("SBATCH_ACCOUNT")
         qos = qos or self.environment.get("SBATCH_QOS")
-        configuration = parse_config(self._said(["scontrol", *_on(cluster), "show", "config"]))
-        argv = ["squeue", *_on(cluster), "--noheader", "--array", "--states=all", "--format=%i"]
-        held = self._said(argv).count("\n") if configuration.most_jobs else 0
-        bounds = [bound] if (bound := controller_bound(configuration, held)) else []
-        user = user_name(self.user)
-        argv = ["scontrol", *_on(cluster), "--oneliner", "show", "assoc_mgr"]
-        said = self._said([*argv, f"users={user}", "flags=assoc,qos"])
-        return configuration, [*bounds, *account_bounds(said, user, account, qos)]
+        return ask_limits(self._said, self.user, account, qos, _on(cluster))
 
     def _said(self, argv: Sequence[str]) -> str:
         """Return what one of Slurm's programs prints; nothing if it fails."""
@@ -281,13 +271,13 @@ class Slurm:
         self, names: Mapping[str, str | None], ids: Sequence[str], cluster: str | None
     ) -> dict[str, JobInfo]:
         """Return what is known of jobs, tasks, and all the tasks of arrays."""
-        shown = self._squeue(ids=_bases(ids), cluster=cluster)
-        queued = _of(names, shown)
+        shown = self._squeue(ids=answers.bases(ids), cluster=cluster)
+        queued = answers.asked_for(names, shown)
         rest = [one for one in ids if one not in shown or not shown[one].state.live]
         if not rest:
             return queued
         try:
-            accounts = self._sacct(ids=_bases(rest), cluster=cluster)
+            accounts = self._sacct(ids=answers.bases(rest), cluster=cluster)
         except SchedulerError as error:
             log.warning("%s", error.message)
             unknown = {
@@ -297,8 +287,8 @@ class Slurm:
         if accounts is None:
             return queued | {one: self._shown(queued[one]) for one in rest if one in queued}
         ended = {
-            one: _settled(account, queued.get(one))
-            for one, account in _of(names, accounts).items()
+            one: answers.settle(account, queued.get(one))
+            for one, account in answers.asked_for(names, accounts).items()
             if one not in queued or not queued[one].state.live
         }
         return queued | ended
@@ -396,35 +386,6 @@ class Slurm:
             gone = slurm_text.is_unknown_job(text) or "already complet" in text
             if done.returncode != 0 and not gone:
                 raise SchedulerError(f"scancel failed: {one_line(done.stderr)}")
-
-
-def _settled(account: JobInfo, queued: JobInfo | None) -> JobInfo:
-    """Return what to believe of a job that squeue does not show as live."""
-    if queued is not None and account.state.live:
-        return queued
-    if queued is not None:
-        return replace(account, name=queued.name, reason=queued.reason or account.reason)
-    if not account.state.live:
-        return account
-    return replace(
-        account,
-        state=JobState.LOST,
-        reason=f"the accounting says {account.word}, but Slurm's controller has no such job",
-    )
-
-
-def _bases(ids: Sequence[str]) -> list[str]:
-    return list(dict.fromkeys(map(answers.base_id, ids)))
-
-
-def _of(names: Mapping[str, str | None], found: Mapping[str, JobInfo]) -> dict[str, JobInfo]:
-    """Return what was asked for, by its id or its array's, and is not another's reused id."""
-    wanted: dict[str, JobInfo] = {}
-    for job_id, info in found.items():
-        key = job_id if job_id in names else job_id.partition("_")[0]
-        if key in names and info.name in (names[key] or info.name, *answers.NAMES_NOT_KNOWN_YET):
-            wanted[job_id] = info
-    return wanted
 
 
 def _no_answer(done: Completed) -> SchedulerError:

@@ -164,6 +164,36 @@ def parse_exit(text: str) -> tuple[int | None, int | None]:
     return int(code), (int(signal) or None) if signal.isdecimal() else None
 
 
+def settle(account: JobInfo, queued: JobInfo | None) -> JobInfo:
+    """Return what to believe of a job that squeue does not show as live."""
+    if queued is not None and account.state.live:
+        return queued
+    if queued is not None:
+        return replace(account, name=queued.name, reason=queued.reason or account.reason)
+    if not account.state.live:
+        return account
+    return replace(
+        account,
+        state=JobState.LOST,
+        reason=f"the accounting says {account.word}, but Slurm's controller has no such job",
+    )
+
+
+def bases(ids: Iterable[str]) -> list[str]:
+    """Return the arrays and single jobs that ids belong to, each once."""
+    return list(dict.fromkeys(map(base_id, ids)))
+
+
+def asked_for(names: Mapping[str, str | None], found: Mapping[str, JobInfo]) -> dict[str, JobInfo]:
+    """Return what was asked for, by its id or its array's, and is not another's reused id."""
+    wanted: dict[str, JobInfo] = {}
+    for job_id, info in found.items():
+        key = job_id if job_id in names else job_id.partition("_")[0]
+        if key in names and info.name in (names[key] or info.name, *NAMES_NOT_KNOWN_YET):
+            wanted[job_id] = info
+    return wanted
+
+
 def _reason(text: str) -> str | None:
     return None if text in ("", "None", "(null)") else text
 

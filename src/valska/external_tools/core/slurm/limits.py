@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pwd
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 _FIELD = re.compile(r"(\w+)=(\S*)")
@@ -33,6 +33,36 @@ class Configuration:
 
     largest_array: int | None = None
     most_jobs: int | None = None
+
+
+def ask_limits(
+    ask: Callable[[Sequence[str]], str],
+    user: str,
+    account: str | None,
+    qos: str | None,
+    where: Sequence[str] = (),
+) -> tuple[Configuration, list[Bound]]:
+    """Ask Slurm how many tasks fit: in an array, and in the queue.
+
+    Parameters
+    ----------
+    ask
+        Runs one of Slurm's programs and returns what it prints; nothing if it fails.
+    user
+        Name or number of the user.
+    account, qos
+        See `account_bounds`.
+    where
+        Option that names the cluster.
+    """
+    configuration = parse_config(ask(["scontrol", *where, "show", "config"]))
+    listing = ["squeue", *where, "--noheader", "--array", "--states=all", "--format=%i"]
+    held = ask(listing).count("\n") if configuration.most_jobs else 0
+    bounds = [bound] if (bound := controller_bound(configuration, held)) else []
+    name = user_name(user)
+    words = ["--oneliner", "show", "assoc_mgr", f"users={name}", "flags=assoc,qos"]
+    said = ask(["scontrol", *where, *words])
+    return configuration, [*bounds, *account_bounds(said, name, account, qos)]
 
 
 def user_name(user: str) -> str:
