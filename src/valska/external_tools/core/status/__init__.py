@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -110,7 +111,7 @@ def run_status(bundle: Bundle, manifest: Manifest, scheduler: Scheduler) -> RunS
         record = record_of(stage.name, entry, records, answers)
         answer = answers.get(_scheduler_of(entry, record), Answer({}))
         found = judge(stage.name, entry, record, answer, stage.directives)
-        if found.state is StageState.LOST and record is None:
+        if record is None and waited_in_vain(found):
             found = never_started(found, stage.after, stages)
         stages.append(_with_files(bundle, found, record))
     silent = any(answer.error for answer in answers.values())
@@ -233,6 +234,19 @@ def ask_each(
     return {
         name: _ask(bundle, scheduler_named(name, scheduler), of) for name, of in refs.items() if of
     }
+
+
+def waited_in_vain(status: StageStatus) -> bool:
+    """Return whether a job may have been removed because another one did not succeed.
+
+    Slurm removes it as CANCELLED; its accounts give the reason Dependency, or none. What somebody
+    cancelled is CANCELLED by a user there.
+    """
+    removed = status.state is StageState.CANCELLED and _REMOVED.match(status.reason or "")
+    return status.state is StageState.LOST or bool(removed)
+
+
+_REMOVED = re.compile(r"CANCELLED($|, Dependency)")
 
 
 def never_started(

@@ -24,6 +24,7 @@ from valska.external_tools.core.status import (
     ask_each,
     never_started,
     record_of,
+    waited_in_vain,
 )
 from valska.external_tools.core.status.judgement import Answer, judge
 from valska.external_tools.core.sweep.document import PointEntry
@@ -215,7 +216,7 @@ class Evidence:
         answer = Answer({job: info} if info else {}, silence)
         entry = entry_of(array, index, tasks.attempts[place])
         found = judge(stage.name, entry, record, answer, stage.directives)
-        if record is None and _waited_in_vain(found):
+        if record is None and waited_in_vain(found):
             found = never_started(found, stage.after, before.values())
         logs = [f"{place}/{LOGS}/{stage.name}-{job}.log"]
         if found.state is not StageState.CANCELLED:
@@ -260,12 +261,6 @@ class Evidence:
             return os.stat(f"{self.sweep.path}/{log}").st_size > 0  # noqa: PTH116
         except OSError:
             return False
-
-
-def _waited_in_vain(status: StageStatus) -> bool:
-    """Return whether a task may have been removed because another one did not succeed."""
-    removed = (status.reason or "").startswith("CANCELLED, Dependency")
-    return status.state is StageState.LOST or removed
 
 
 _RECORD_SAYS = (JobState.COMPLETED, JobState.LOST, JobState.UNKNOWN)
