@@ -6,7 +6,6 @@ import copy
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -159,6 +158,8 @@ def perturbed(value: Any, fraction: float, key: str) -> int | float:
         )
     if fraction == 0:
         return value  # type: ignore[no-any-return]
+    from decimal import Decimal
+
     exact = Decimal(repr(value)) * (1 + Decimal(repr(fraction)))
     if not math.isfinite(float(exact)):
         raise OverrideError(f"{key} cannot be perturbed by {fraction!r}: it becomes too large")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from valska.external_tools.core.contents import software_sha256
 from valska.external_tools.core.manifest import BorrowedEntry, Science
@@ -62,8 +62,7 @@ class Sciences:
         return known[1].bundle_id({config.name: config.sha256 for config in drafted.configs})
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(NamedTuple):
     """Which work of some points is shared.
 
     Parameters

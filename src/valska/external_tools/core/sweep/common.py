@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 import valska
 from valska.external_tools.core import contents
@@ -22,8 +23,7 @@ from valska.external_tools.core.utils import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class CommonPart:
+class CommonPart(NamedTuple):
     """What of the common part its points have to know.
 
     Parameters

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from valska.external_tools.core.bundling import BundleRequest, require_software
 from valska.external_tools.core.contents import directives_of
@@ -54,8 +54,7 @@ class SweepRequest:
     points: tuple[Point, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(NamedTuple):
     """A rendered configuration of a point: name below ``config/``, digest, place in the spool."""
 
     name: str
@@ -64,8 +63,7 @@ class Config:
     place: int
 
 
-@dataclass(frozen=True, slots=True)
-class DraftedPoint:
+class DraftedPoint(NamedTuple):
     """A point as planned.
 
     Parameters

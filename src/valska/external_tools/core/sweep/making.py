@@ -7,17 +7,16 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import valska
 from valska.external_tools.core.bundling import put_in_place, warn_of_leftovers
 from valska.external_tools.core.errors import UsageError, ValskaError
-from valska.external_tools.core.lock import directory_lock
+from valska.external_tools.core.manifest import Manifest
 from valska.external_tools.core.process import Run, run
 from valska.external_tools.core.run_directory import TakenError, ensure_run_dir
-from valska.external_tools.core.sweep.adding import building_place, move_in
 from valska.external_tools.core.sweep.assembly import Assembly, Sciences, Work
 from valska.external_tools.core.sweep.common import write_common
-from valska.external_tools.core.sweep.comparison import Standing, compare
 from valska.external_tools.core.sweep.document import (
     SweepManifest,
     read_common,
@@ -33,6 +32,9 @@ from valska.external_tools.core.sweep.drafting import (
 from valska.external_tools.core.sweep.layout import Sweep, is_sweep
 from valska.external_tools.core.sweep.units import sync_file_system
 from valska.external_tools.core.utils import random_hex, sha256_file, utc_now_iso
+
+if TYPE_CHECKING:
+    from valska.external_tools.core.sweep.comparison import Standing
 
 __all__ = [
     "Made",
@@ -122,10 +124,12 @@ def add_points(draft: SweepDraft, *, run: Run = run) -> Made:
     """
     if not is_sweep(draft.path):
         return create_sweep(draft, run=run)
+    from valska.external_tools.core.lock import directory_lock
+
     sweep = Sweep(draft.path)
     with directory_lock(sweep.bundle.submit_lock):
         manifest = _read_intact(sweep)
-        standing = compare(draft, manifest, read_common(sweep))
+        standing = _compare(draft, manifest, read_common(sweep))
         if not standing.new:
             return Made(sweep, manifest, (), standing.kept)
         with _explained(sweep.path):
@@ -150,7 +154,13 @@ def preview(draft: SweepDraft, *, add: bool) -> SweepDraft:
         _same(draft)
         return replace(draft, points=())
     sweep = Sweep(draft.path)
-    return replace(draft, points=compare(draft, _read_intact(sweep), read_common(sweep)).new)
+    return replace(draft, points=_compare(draft, _read_intact(sweep), read_common(sweep)).new)
+
+
+def _compare(draft: SweepDraft, manifest: SweepManifest, common: Manifest) -> Standing:
+    from valska.external_tools.core.sweep.comparison import compare
+
+    return compare(draft, manifest, common)
 
 
 def _require_free(path: Path) -> None:
@@ -201,7 +211,7 @@ def _same(draft: SweepDraft) -> Made:
     manifest = read_sweep_manifest(sweep)
     hint = "Add points to it with --add, or choose another --sweep-id or -o DIR."
     try:
-        standing = compare(draft, manifest, read_common(sweep))
+        standing = _compare(draft, manifest, read_common(sweep))
     except UsageError as error:
         raise TakenError(f"{sweep.path} exists already: {error.message}", hint) from error
     if standing.new or len(standing.kept) != len(manifest.points):
@@ -221,6 +231,8 @@ def _read_intact(sweep: Sweep) -> SweepManifest:
 def _add(
     sweep: Sweep, draft: SweepDraft, manifest: SweepManifest, standing: Standing
 ) -> SweepManifest:
+    from valska.external_tools.core.sweep.adding import building_place, move_in
+
     there = frozenset(entry.label for entry in manifest.shared)
     work = Work(there, shared_work(standing.new) - there)
     assembly = Assembly(draft, standing.sciences, work, manifest.common_seal)

@@ -8,10 +8,8 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
-from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from valska.external_tools.core.overrides import is_key, parse_fraction, parse_value
 from valska.external_tools.core.run_directory import check_name
@@ -25,6 +23,9 @@ from valska.external_tools.core.sweep.values import (
     typed_list,
 )
 from valska.external_tools.core.tool import Read, read_file
+
+if TYPE_CHECKING:
+    from fractions import Fraction
 
 DEFAULT_FRACTIONS = (-0.1, -0.05, -0.02, -0.01, 0.0, 0.01, 0.02, 0.05, 0.1)
 """By which a key is perturbed if nothing else is said."""
@@ -125,8 +126,7 @@ def points_from_options(
     return _distinct(_combined(axes, zipped))
 
 
-@dataclass(frozen=True, slots=True)
-class _Axis:
+class _Axis(NamedTuple):
     key: str
     values: Sequence[Any]
     perturbs: bool = False
@@ -252,6 +252,9 @@ def _range(option: str) -> _Axis:
 
 
 def _exact(key: str, text: str) -> Fraction:
+    from decimal import Decimal, InvalidOperation
+    from fractions import Fraction
+
     try:
         number = Decimal(text.strip())
     except InvalidOperation:

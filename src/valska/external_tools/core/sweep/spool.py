@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from typing import IO
 
 LIMIT_BYTES = 16 << 20
@@ -48,6 +47,8 @@ class Spool:
 
     def _flush(self) -> None:
         if self._file is None:
+            import tempfile
+
             self._file = tempfile.TemporaryFile(prefix="valska-", buffering=0)  # noqa: SIM115
         left = memoryview(self._recent)
         while left:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from valska.external_tools.core.errors import UsageError, ValskaError
 from valska.external_tools.core.manifest import POINT_SCHEMA, SCHEMA_VERSION, ManifestError
@@ -28,8 +26,7 @@ COMMON_SUMS = f"../../{SUMS}"
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
-@dataclass(frozen=True, slots=True)
-class Unit:
+class Unit(NamedTuple):
     """What a unit's files hold.
 
     Parameters
@@ -62,8 +59,7 @@ class Unit:
     stage: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Sealed:
+class Sealed(NamedTuple):
     """A unit as written: its seal and the SHA-256 of its manifest."""
 
     seal: str
@@ -240,6 +236,8 @@ def sync_file_system(directory: Path) -> None:
     OSError
         If it cannot be written.
     """
+    import ctypes
+
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         library = ctypes.CDLL(None, use_errno=True)
