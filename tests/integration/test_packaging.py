@@ -17,17 +17,23 @@ from importlib.metadata import entry_points
 from importlib.resources import files
 
 import valska
-from valska.external_tools.core.jobscript import _common
-from valska.external_tools.pyuvsim import TOOL
+from valska.external_tools import bayeseor, pyuvsim
+from valska.external_tools.bayeseor.stages import DRIVER
+from valska.external_tools.core.runner import part
 
 print(json.dumps({
     "version": valska.__version__,
     "schemas": sorted(f.name for f in files("valska.schemas").iterdir()),
     "containers": sorted(f.name for f in files("valska.containers").iterdir()),
-    "templates": sorted(p.name for p in TOOL.templates_dir.rglob("*") if p.is_file()),
+    "templates": sorted(
+        path.name
+        for tool in (bayeseor.TOOL, pyuvsim.TOOL)
+        for path in tool.templates_dir.rglob("*") if path.is_file()
+    ),
     "tools": [entry.name for entry in entry_points(group="valska.tools")],
     "scripts": sorted(e.name for e in entry_points(group="console_scripts") if "valska" in e.value),
-    "job": _common().count("main()"),
+    "job": part("job.sh").count("main()"),
+    "driver": DRIVER.source.is_file(),
     "typed": files("valska").joinpath("py.typed").is_file(),
 }))
 """
@@ -47,7 +53,7 @@ def built(tmp_path_factory):
 def checkout():
     """What git tracks of the directories that a package ships whole."""
     listed = subprocess.run(
-        ["git", "ls-files", "schemas", "containers", "src/valska/external_tools/pyuvsim/templates"],
+        ["git", "ls-files", "schemas", "containers", "src/valska/external_tools/*/templates/*"],
         cwd=ROOT,
         check=True,
         capture_output=True,
@@ -75,6 +81,7 @@ def test_an_install_reads_its_schemas_containers_and_templates(
     commands = [f"valska-{tool}-{verb}" for tool in seen["tools"] for verb in verbs]
     assert seen["scripts"] == ["valska", *commands]
     assert seen["job"] == 1
+    assert seen["driver"]
     assert seen["typed"]
     assert "+g" in seen["version"] or seen["version"].count(".") == 2
 
