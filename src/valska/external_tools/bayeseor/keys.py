@@ -76,6 +76,13 @@ NO_MATRIX_KEYS = frozenset(
 )
 """Parameters that do not change the matrices; whatever is not named here may."""
 
+_ALONE = """
+antenna_diameter beam_peak_amplitude beam_ref_freq bl_cutoff cosfreq fwhm_deg inverse_LW_power
+noise_seed pI_norm phase_time pl_grid_spacing pl_max pl_min sigma
+"""
+ALONE = frozenset(_ALONE.split())
+"""Numbers of which valska looks at nothing but whether they are set."""
+
 FILES = ("data_path", "noise_data_path", "inst_model", "beam_type")
 """Parameters that name files."""
 

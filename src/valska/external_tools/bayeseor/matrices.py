@@ -24,14 +24,18 @@ MATRICES = "matrices"
 PRECOMPUTE = "cpu_precompute"
 
 
-def matrix_lines(lines: Mapping[str, str]) -> str:
-    """Return those lines of a rendered configuration that may change the matrices, sorted."""
-    return "".join(lines[name] for name in sorted(lines.keys() - NO_MATRIX_KEYS))
+def matrix_names(keys: Iterable[str]) -> tuple[str, ...]:
+    """Return those keys of a rendered configuration that may change the matrices, sorted."""
+    return tuple(sorted(set(keys) - NO_MATRIX_KEYS))
 
 
-def sharing_key(lines: str, inputs: Iterable[Input]) -> str:
-    """Return a digest of all that determines matrices: the lines, and which files they name."""
-    files = "".join(f"{item.name} {item.source}\n" for item in inputs)
+def file_lines(inputs: Iterable[Input]) -> str:
+    """Return a text that tells which files a configuration names."""
+    return "".join(f"{item.name} {item.source}\n" for item in inputs)
+
+
+def sharing_key(lines: str, files: str) -> str:
+    """Return a digest of all that determines matrices: lines of `matrix_names`, `file_lines`."""
     return sha256_bytes(f"{lines}{files}".encode())
 
 

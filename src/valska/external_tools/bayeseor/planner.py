@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,14 @@ from typing import Any
 from valska.external_tools.bayeseor.document import text_of
 from valska.external_tools.bayeseor.files import find_files
 from valska.external_tools.bayeseor.kbins import count_bins
-from valska.external_tools.bayeseor.keys import FILES, HYPOTHESES, PRIORS
+from valska.external_tools.bayeseor.keys import ALONE, FILES, HYPOTHESES, PRIORS
 from valska.external_tools.bayeseor.matrices import (
     MATRICES,
     PRECOMPUTE,
     config_name,
+    file_lines,
     find_matrices,
-    matrix_lines,
+    matrix_names,
     sharing_key,
 )
 from valska.external_tools.bayeseor.settings import (
@@ -42,6 +44,40 @@ _NO_LINES = frozenset({"priors", *PRIORS.values()})
 Files = tuple[tuple[Input, ...], dict[str, str]]
 
 
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """All of a plan that follows from other keys than those of `ALONE`.
+
+    Parameters
+    ----------
+    values
+        What it was made from.
+    inputs, stages, taxonomy, section
+        See `RunPlan`.
+    paths
+        Key to the value that it has in a bundle.
+    lines
+        Of the configuration, by key; those that both hypotheses have.
+    tails
+        Name of a configuration to the lines that only it has.
+    matrix_names
+        Keys that may change the matrices, sorted.
+    files
+        Which files they name.
+    """
+
+    values: Values
+    inputs: tuple[Input, ...]
+    stages: tuple[Stage, ...]
+    taxonomy: Mapping[str, str]
+    section: Mapping[str, Any]
+    paths: Mapping[str, str]
+    lines: Mapping[str, str]
+    tails: Mapping[str, str]
+    matrix_names: tuple[str, ...]
+    files: str
+
+
 class Planner:
     """Plans runs that differ in run id, overrides and perturbations only.
 
@@ -61,11 +97,10 @@ class Planner:
         self._hypotheses = HYPOTHESES if wanted == "both" else (wanted,)
         self._spec = spec
         self._lines = {name: _line(name, value) for name, value in self._base.items()}
-        self._tails = {name: _tail(name) for name in self._hypotheses}
-        self._priors: dict[int, tuple[Any, str]] = {}
         self._files: dict[tuple[Any, ...], Files] = {}
         self._stages: dict[bool, tuple[Stage, ...]] = {}
         self._borrowed: dict[str, Path] = {}
+        self._last: tuple[object, _Frame] | None = None
 
     def point(self, spec: RunSpec) -> tuple[tuple[Input, ...], RunPlan]:
         """Return the inputs and the plan of one run.
@@ -78,22 +113,50 @@ class Planner:
             If matrices of another run are not complete.
         """
         values = changed(self._base, spec.overrides, spec.perturbations)
+        names = [*spec.overrides, *spec.perturbations]
+        frame = self._frame_of(names, values)
+        lines = dict(frame.lines)
+        for name in names:
+            if name in ALONE and name in lines:
+                lines[name] = _line(name, values[name])
+        matrices = "".join([lines[name] for name in frame.matrix_names])
+        borrowed = self._borrow(matrices, values, frame.paths)
+        common = "".join(lines.values())
+        return frame.inputs, RunPlan(
+            frame.stages,
+            {name: f"{common}{tail}".encode() for name, tail in frame.tails.items()},
+            frame.taxonomy,
+            frame.section,
+            {} if borrowed else {PRECOMPUTE: sharing_key(matrices, frame.files)},
+            borrowed,
+        )
+
+    def _frame_of(self, names: Iterable[str], values: Values) -> _Frame:
+        """Return the frame of the point before, if all but `ALONE` is the very same."""
+        found = [(name, values.get(name)) for name in names]
+        key = [(name, (name in ALONE and value is not None) or id(value)) for name, value in found]
+        if self._last is None or self._last[0] != key:
+            self._last = key, self._frame(values)
+        return self._last[1]
+
+    def _frame(self, values: Values) -> _Frame:
         check_together(values, self._hypotheses)
         inputs, paths = self._find(values)
         priors = priors_of(values, self._hypotheses)
         bins = self._check_priors(values, inputs, priors)
         lines = self._render({**values, **paths})
-        matrices = matrix_lines(lines)
-        borrowed = self._borrow(matrices, {**values, **paths})
-        plan = RunPlan(
-            self._plan_stages(values, not borrowed),
-            self._configs(lines, priors),
+        return _Frame(
+            values,
+            inputs,
+            self._plan_stages(values, not self._options.get("matrices")),
             self._taxonomy(values, inputs),
             self._section(values, paths, bins),
-            {} if borrowed else {PRECOMPUTE: sharing_key(matrices, inputs[:-1])},
-            borrowed,
+            paths,
+            lines,
+            {config_name(name): f"{_tail(name)}{_line('priors', priors[name])}" for name in priors},
+            matrix_names(lines),
+            file_lines(inputs[:-1]),
         )
-        return inputs, plan
 
     def _find(self, values: Values) -> Files:
         data = self._options.get("data")
@@ -126,20 +189,6 @@ class Planner:
             if name not in _NO_LINES
         }
 
-    def _configs(self, lines: Mapping[str, str], priors: Mapping[str, Any]) -> dict[str, bytes]:
-        common = "".join(lines.values())
-        return {
-            file: f"{common}{tail}{self._priors_line(priors[name])}".encode()
-            for name, (file, tail) in self._tails.items()
-        }
-
-    def _priors_line(self, priors: Any) -> str:
-        """Return the line with these priors; most points have the very same list."""
-        known = self._priors.get(id(priors))
-        if known is None or known[0] is not priors:
-            known = self._priors[id(priors)] = priors, _line("priors", priors)
-        return known[1]
-
     def _plan_stages(self, values: Values, precompute: bool) -> tuple[Stage, ...]:
         sparse = bool(values.get("use_sparse_matrices", True))
         if sparse not in self._stages:
@@ -148,12 +197,12 @@ class Planner:
             )
         return self._stages[sparse]
 
-    def _borrow(self, lines: str, values: Values) -> dict[str, Path]:
+    def _borrow(self, lines: str, values: Values, paths: Mapping[str, str]) -> dict[str, Path]:
         reference = self._options.get("matrices")
         if not reference:
             return {}
         if lines not in self._borrowed:
-            self._borrowed[lines] = find_matrices(str(reference), values)
+            self._borrowed[lines] = find_matrices(str(reference), {**values, **paths})
         return {MATRICES: self._borrowed[lines]}
 
     def _taxonomy(self, values: Values, inputs: tuple[Input, ...]) -> dict[str, str]:
@@ -185,10 +234,9 @@ class Planner:
         }
 
 
-def _tail(hypothesis: str) -> tuple[str, str]:
-    """Return the name of a hypothesis's configuration, and its lines that valska sets."""
-    lines = _line("array_dir_prefix", f"{MATRICES}/") + _line("output_dir", hypothesis)
-    return config_name(hypothesis), lines
+def _tail(hypothesis: str) -> str:
+    """Return the lines of a hypothesis's configuration that valska sets."""
+    return _line("array_dir_prefix", f"{MATRICES}/") + _line("output_dir", hypothesis)
 
 
 def _line(name: str, value: Any) -> str:
