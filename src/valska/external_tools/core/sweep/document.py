@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import valska
@@ -172,8 +172,8 @@ def write_sweep_manifest(sweep: Sweep, manifest: SweepManifest) -> None:
         If it cannot be written.
     """
     head = {"schema_version": SCHEMA_VERSION, **{name: getattr(manifest, name) for name in _PLAIN}}
-    points = [_json_of(point) for point in manifest.points]
-    shared = [_json_of(entry) for entry in manifest.shared]
+    points = [_point_json(point) for point in manifest.points]
+    shared = [asdict(entry) for entry in manifest.shared]
     check_sweep_document({**head, "points": points, "shared": shared})
     lines = [f"  {_text(name)}: {_text(value)}," for name, value in head.items()]
     text = "\n".join(
@@ -246,11 +246,16 @@ def _point_entry(data: Mapping[str, Any]) -> PointEntry:
     )
 
 
-def _json_of(entry: PointEntry | SharedEntry) -> dict[str, Any]:
-    data = {name: getattr(entry, name) for name in entry.__dataclass_fields__}
-    if not data.get("alone", True):
-        del data["alone"]
-    return data
+def _point_json(point: PointEntry) -> dict[str, Any]:
+    data = {
+        "label": point.label,
+        "values": point.values,
+        "perturbations": point.perturbations,
+        "bundle_id": point.bundle_id,
+        "seal": point.seal,
+        "shared": point.shared,
+    }
+    return {**data, "alone": point.alone} if point.alone else data
 
 
 def _one_a_line(entries: Iterable[Mapping[str, Any]]) -> str:
@@ -258,8 +263,7 @@ def _one_a_line(entries: Iterable[Mapping[str, Any]]) -> str:
     return f"[\n{lines}\n  ]" if lines else "[]"
 
 
-def _text(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+_text = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
 def _refuse_twice(labels: list[str]) -> None:

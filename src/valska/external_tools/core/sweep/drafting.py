@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -211,7 +211,7 @@ def with_point(point: Point, function: Any, *args: Any) -> Any:
 
 def _plans(request: SweepRequest, read: Read) -> Iterator[Planned]:
     tool, base = request.base.tool, request.base.spec
-    specs = [_spec(base, point) for point in request.points]
+    specs = list(_specs(base, request.points))
     several = tool.plan_points(specs, read) if isinstance(tool, PlansPoints) else None
     for point, spec in zip(request.points, specs, strict=True):
         if several is None:
@@ -221,15 +221,23 @@ def _plans(request: SweepRequest, read: Read) -> Iterator[Planned]:
 
 
 def _spec(base: RunSpec, point: Point) -> RunSpec:
-    if point.values.keys() & base.overrides.keys():
-        twice = ", ".join(sorted(point.values.keys() & base.overrides.keys()))
-        raise UsageError(
-            f"{twice} cannot be both swept and set by --override", "Leave the override out."
-        )
-    overrides = {**base.overrides, **point.values}
-    perturbations = {**base.perturbations, **point.perturbations}
-    check_distinct(overrides, perturbations)
-    return replace(base, run_id=point.label, overrides=overrides, perturbations=perturbations)
+    return next(_specs(base, [point]))
+
+
+def _specs(base: RunSpec, points: Iterable[Point]) -> Iterator[RunSpec]:
+    fields = {name: getattr(base, name) for name in RunSpec.__dataclass_fields__}
+    for point in points:
+        if not point.values.keys().isdisjoint(base.overrides):
+            twice = ", ".join(sorted(point.values.keys() & base.overrides.keys()))
+            raise UsageError(
+                f"{twice} cannot be both swept and set by --override", "Leave the override out."
+            )
+        fields["run_id"] = point.label
+        fields["overrides"] = {**base.overrides, **point.values}
+        fields["perturbations"] = {**base.perturbations, **point.perturbations}
+        if fields["perturbations"]:
+            check_distinct(fields["overrides"], fields["perturbations"])
+        yield RunSpec(**fields)
 
 
 def _plan_one(base: BundleRequest, spec: RunSpec, read: Read) -> Planned:

@@ -185,11 +185,11 @@ def _distinct(points: Iterable[Point]) -> tuple[Point, ...]:
 
 def content_key(values: Mapping[str, Any], perturbations: Mapping[str, float]) -> str:
     """Return a text that two points share only if they set the same; 1, 1.0 and "1" differ."""
-    return _json([values, {key: float(f) + 0.0 for key, f in perturbations.items()}])
+    fractions = {key: float(f) + 0.0 for key, f in perturbations.items()} if perturbations else {}
+    return _json([values, fractions])
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False)
+_json = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
 
 
 # --- Options --------------------------------------------------------------------------------------
@@ -243,12 +243,20 @@ def _range(option: str) -> _Axis:
             "Both ends are included, so it is 2 or more.",
         )
     _check_count(count)
-    steps = max(count - 1, 1)
-    exact = [start + (stop - start) * i / steps for i in range(count)]
     written = [_WHOLE.fullmatch(part.strip()) for part in parts[:2]]
-    if all(written) and all(value.denominator == 1 for value in exact):
-        return _Axis(key, [int(value) for value in exact])
-    return _Axis(key, [float(value) for value in exact])
+    return _Axis(key, _spread(start, stop, count, whole=all(written)))
+
+
+def _spread(start: Fraction, stop: Fraction, count: int, whole: bool) -> list[Any]:
+    """Return numbers at equal distances; the quotient of two integers is correctly rounded."""
+    steps = max(count - 1, 1)
+    bottom = start.denominator * stop.denominator * steps
+    first = start.numerator * stop.denominator * steps
+    step = stop.numerator * start.denominator - start.numerator * stop.denominator
+    tops = [first + step * i for i in range(count)]
+    if whole and all(top % bottom == 0 for top in tops):
+        return [top // bottom for top in tops]
+    return [top / bottom for top in tops]
 
 
 def _exact(key: str, text: str) -> Fraction:
