@@ -312,6 +312,16 @@ def test_only_a_stage_that_can_is_told_to_go_on(bundle: Bundle, fake: FakeSlurm)
     assert (dry.commands, dry.kept) == ((), ("prepare", "fit", "compare"))
 
 
+def test_an_end_that_is_not_clear_is_not_run_again_by_resume(
+    bundle: Bundle, fake: FakeSlurm
+) -> None:
+    send(bundle, fake, stages=["prepare"])
+    fake.set_state("100", "COMPLETED")
+    with pytest.raises(SubmissionError, match="what became of stage prepare"):
+        send(bundle, fake, resume=True, stages=["prepare"])
+    assert send(bundle, fake, resubmit=True, stages=["prepare"]).jobs["prepare"].job_id == "101"
+
+
 def test_resume_and_resubmit_do_not_go_together(bundle: Bundle, fake: FakeSlurm) -> None:
     with pytest.raises(UsageError, match="do not go together"):
         send(bundle, fake, resume=True, resubmit=True)

@@ -118,6 +118,16 @@ def test_the_fields_of_an_array_belong_to_the_schema_version() -> None:
     assert set(schema["$defs"]["array"]["properties"]) == set(ArrayEntry.__dataclass_fields__)
 
 
+def test_every_field_is_documented() -> None:
+    root = Path(__file__).parents[2]
+    schema = json.loads((root / "schemas/sweep-jobs-1.schema.json").read_text())
+    text = (
+        (root / "docs/reference/sweep.md").read_text().partition("\n## jobs.json of a sweep\n")[2]
+    )
+    for name in (*schema["properties"], *schema["$defs"]["array"]["properties"]):
+        assert f"`{name}`" in text, name
+
+
 def entry(**changes: Any) -> ArrayEntry:
     known: dict[str, Any] = {
         "stage": "fit", "name": "vk-0a1b2c3d-fit.0", "job_id": "7", "tasks": "0-8", "count": 9,
@@ -333,6 +343,16 @@ def test_a_scheduler_that_does_not_answer_stops_a_second_submit(
     with pytest.raises(SubmissionError, match="is not known"):
         send(sweep, fake, resume=True)
     assert len(fake.jobs()) == 8
+
+
+def test_an_end_that_is_not_clear_is_not_run_again_by_resume(sweep: Sweep, fake: FakeSlurm) -> None:
+    send(sweep, fake, only=["a"], stages=["fit"])
+    fake.set_state("100_0", "COMPLETED")
+    done = send(sweep, fake, resume=True, stages=["fit"])
+    assert "its end is not clear" in done.blocked["points/a", "fit"]
+    assert units(sweep, done.arrays[0]) == ["b", "c", "d"]
+    again = send(sweep, fake, only=["a"], stages=["fit"], resubmit=True)
+    assert units(sweep, again.arrays[0]) == ["a"]
 
 
 @pytest.mark.parametrize("what", ["config/run.yaml", "SHA256SUMS", "manifest.json"])

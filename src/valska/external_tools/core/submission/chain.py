@@ -68,7 +68,8 @@ def requests_of(
         return ()
     status = run_status(plan.bundle, plan.manifest, plan.scheduler)
     for stage in to_send:
-        _refuse(status.stage(stage), again=plan.resubmit or plan.resume or stage in never_sent)
+        again = plan.resubmit or plan.resume or stage in never_sent
+        _refuse(status.stage(stage), again, unclear=plan.resume)
     _refuse_live_dependants(plan.manifest, to_send, status)
     return tuple(_request(plan, plan.manifest.stage(name), to_send, status) for name in to_send)
 
@@ -109,12 +110,18 @@ def _option(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _refuse(status: StageStatus, again: bool) -> None:
+def _refuse(status: StageStatus, again: bool, unclear: bool) -> None:
+    """Refuse a stage that may run, or whose end is not clear, or that has ended."""
     job = f" (job {status.job_id})" if status.job_id else ""
     if status.state is StageState.UNKNOWN and status.may_run:
         raise SubmissionError(
             f"whether stage {status.stage}{job} still runs is not known: {status.reason}",
             "Try again once the scheduler answers.",
+        )
+    if status.state is StageState.UNKNOWN and unclear:
+        raise SubmissionError(
+            f"what became of stage {status.stage}{job} is not clear: {status.reason}",
+            "Try again later; --resubmit runs it again in any case.",
         )
     if status.may_run:
         raise SubmissionError(

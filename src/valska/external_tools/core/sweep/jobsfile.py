@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -14,7 +15,7 @@ from valska.external_tools.core.scheduler import JobRef
 from valska.external_tools.core.schema import SchemaError, validate
 from valska.external_tools.core.submission.jobsfile import JobsError
 from valska.external_tools.core.sweep.layout import Sweep
-from valska.external_tools.core.utils import load_json, write_json_atomic
+from valska.external_tools.core.utils import load_json, write_atomic
 
 SCHEMA = "sweep-jobs-1"
 SCHEMA_VERSION = "1.0"
@@ -179,16 +180,14 @@ def write_sweep_jobs(
         "token": token,
         "arrays": [array.as_json() for array in arrays],
     }
-    _check(data)
-    write_json_atomic(_path(sweep), data)
+    _write(sweep, data)
 
 
 def update_arrays(sweep: Sweep, arrays: Sequence[ArrayEntry]) -> None:
     """Write changed arrays into jobs.json and leave all else in it as it is."""
     data: dict[str, Any] = dict(load_sweep_jobs(sweep) or {})
     data["arrays"] = [array.as_json() for array in arrays]
-    _check(data)
-    write_json_atomic(_path(sweep), data)
+    _write(sweep, data)
 
 
 def _array_entry(data: Mapping[str, Any]) -> ArrayEntry:
@@ -196,6 +195,19 @@ def _array_entry(data: Mapping[str, Any]) -> ArrayEntry:
         name: data[name] for name in ArrayEntry.__dataclass_fields__ if name in data
     }
     return ArrayEntry(**{**known, "command": tuple(data["command"])})
+
+
+def _write(sweep: Sweep, data: Mapping[str, Any]) -> None:
+    """Write the file, one array a line: it is written anew for each of perhaps 1,000 arrays."""
+    _check(data)
+    head = [f"  {_text(key)}: {_text(data[key])}," for key in data if key != "arrays"]
+    arrays = ",\n".join(f"    {_text(array)}" for array in data["arrays"])
+    text = "\n".join(["{", *head, '  "arrays": [', arrays, "  ]", "}\n"])
+    write_atomic(_path(sweep), text.encode())
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def _path(sweep: Sweep) -> Path:

@@ -273,9 +273,11 @@ class _Planner:
         kinds = self._choice.kinds
         if status.state is StageState.NOT_SUBMITTED:
             return Kind.MISSING in kinds
-        if status.state is StageState.UNKNOWN and status.may_run:
-            reason = f"whether it still runs is not known: {status.reason}"
-            self._block(place, status.stage, reason)
+        if status.state is StageState.UNKNOWN and (status.may_run or Kind.COMPLETED not in kinds):
+            what = (
+                "whether it still runs is not known" if status.may_run else "its end is not clear"
+            )
+            self._block(place, status.stage, f"{what}: {status.reason}")
             return False
         if status.may_run:
             self._found.live += 1
