@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Hashable
-from functools import cache
+from collections.abc import Hashable, Mapping
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from valska.external_tools.core.errors import UsageError
@@ -17,8 +17,9 @@ _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+\Z")
 """Numbers such as ``1e8``: BayesEoR reads them so, YAML 1.1 as text."""
 
 
-def parse(data: bytes, what: str) -> dict[str, Any]:
-    """Read a configuration.
+@lru_cache(maxsize=2)
+def parse(data: bytes, what: str) -> Mapping[str, Any]:
+    """Read a configuration; the same one again is not parsed anew.
 
     Parameters
     ----------
