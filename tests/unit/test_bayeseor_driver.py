@@ -89,6 +89,15 @@ def test_without_a_gpu_it_says_so_at_once(case):
     assert case.files("**/*") == []
 
 
+def test_a_program_that_is_not_there_is_named():
+    done = subprocess.run(
+        [sys.executable, driver.__file__, "/nowhere/run-analysis.py", "--cpu"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "no /nowhere/run-analysis.py; name BayesEoR's" in done.stderr
+
+
 def test_an_exit_code_and_an_exception_pass_through(case):
     assert case.run("--foo", watched=True).returncode == 2
     failed = case.run("--cpu", watched=True, sigma="null")

@@ -81,6 +81,8 @@ def main(argv: list[str]) -> None:
         The driver and its arguments.
     """
     program, arguments = argv[0], argv[1:]
+    if not Path(program).is_file():
+        _end(f"there is no {program}; name BayesEoR's run-analysis.py with --program")
     if "--gpu" in arguments:
         _check_gpu()
     watched = Watched(sys.stdout, _priors(arguments))
