@@ -10,7 +10,8 @@ from valska.cli.options import bundle_argument, dry_run_option
 from valska.cli.output import note, result
 from valska.external_tools.core.errors import UsageError
 from valska.external_tools.core.manifest import Manifest, read_manifest
-from valska.external_tools.core.run_directory import Bundle, open_bundle
+from valska.external_tools.core.run_directory import Bundle
+from valska.external_tools.core.sweep.layout import open_unit
 from valska.external_tools.core.tool import Plots, load_tool
 from valska.external_tools.core.utils import write_atomic
 
@@ -26,12 +27,12 @@ from valska.external_tools.core.utils import write_atomic
 )
 @dry_run_option
 def command(bundle: Path, output: Path | None, dry_run: bool) -> None:
-    """Draw what the run of BUNDLE wrote, as a PNG.
+    """Draw what the run of BUNDLE, which may be a point of a sweep, wrote, as a PNG.
 
     What is drawn is up to the tool: for pyuvsim amplitude and phase of the shortest few baselines
     over time and frequency. The picture's path is printed.
     """
-    opened = open_bundle(bundle)
+    opened = open_unit(bundle)
     manifest = read_manifest(opened)
     target = _target(opened, output or Path(f"{manifest.run_id}.png"))
     data = _plots(manifest).plot(opened.outputs, manifest.section, _title(manifest))

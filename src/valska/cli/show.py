@@ -11,10 +11,17 @@ import click
 from valska.cli.options import bundle_argument, json_option
 from valska.cli.output import plain, result, result_json, styled, table
 from valska.external_tools.core.errors import UsageError, ValskaError
-from valska.external_tools.core.manifest import Manifest, StageEntry, load_manifest, read_manifest
+from valska.external_tools.core.manifest import (
+    Manifest,
+    StageEntry,
+    load_manifest,
+    load_point,
+    read_manifest,
+)
 from valska.external_tools.core.process import run
-from valska.external_tools.core.run_directory import Bundle, open_bundle
+from valska.external_tools.core.run_directory import Bundle
 from valska.external_tools.core.seal import seal_of
+from valska.external_tools.core.sweep.layout import open_unit
 
 
 @click.command("show")
@@ -25,11 +32,11 @@ from valska.external_tools.core.seal import seal_of
 )
 @json_option
 def command(bundle: Path, stage: str | None, as_command: bool, as_json: bool) -> None:
-    """Print what a bundle will run: stages, inputs, image, directives.
+    """Print what a bundle, or a point of a sweep, will run: stages, inputs, image, directives.
 
     With --command the one line that the job script runs here, runner and all.
     """
-    opened = open_bundle(bundle)
+    opened = open_unit(bundle)
     manifest = read_manifest(opened)
     stages = (manifest.stage(stage),) if stage else manifest.stages
     if as_command:
@@ -52,7 +59,8 @@ def _print_commands(bundle: Bundle, stages: tuple[StageEntry, ...], as_json: boo
 
 
 def _command(bundle: Bundle, stage: StageEntry) -> str:
-    done = run(["bash", stage.script, "--show"], cwd=bundle.path, timeout=60)
+    unit = [str(bundle.path)] if bundle.common else []
+    done = run(["bash", stage.script, *unit, "--show"], cwd=bundle.shared_path, timeout=60)
     if done.returncode:
         raise ValskaError(
             f"{stage.script} cannot say what it runs: {plain(done.stderr.strip())}",
@@ -63,7 +71,8 @@ def _command(bundle: Bundle, stage: StageEntry) -> str:
 
 def _as_json(bundle: Bundle, stages: tuple[StageEntry, ...]) -> dict[str, Any]:
     names = {stage.name for stage in stages}
-    manifest = load_manifest(bundle.path)
+    common = bundle.common
+    manifest = load_point(bundle.path, common) if common else load_manifest(bundle.path)
     manifest["stages"] = [stage for stage in manifest["stages"] if stage["name"] in names]
     return {"bundle": bundle.path, "seal": seal_of(bundle), "manifest": manifest}
 

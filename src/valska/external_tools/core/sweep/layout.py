@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from valska.external_tools.core.manifest import COMMON
-from valska.external_tools.core.run_directory import Bundle, RunDirectoryError
+from valska.external_tools.core.run_directory import Bundle, RunDirectoryError, open_bundle
 
 SWEEPS = "_sweeps"
 """Level of the results tree that holds sweeps."""
@@ -98,3 +98,22 @@ def sweep_of(path: Path) -> Sweep | None:
     sweep = Sweep(whole.parent.parent)
     belongs = whole.parent in (sweep.points, sweep.shared) and is_sweep(sweep.path)
     return sweep if belongs else None
+
+
+def open_unit(path: Path) -> Bundle:
+    """Return the bundle, or the point of a sweep, at a path.
+
+    Raises
+    ------
+    RunDirectoryError
+        If it is neither.
+    """
+    if is_sweep(path):
+        raise RunDirectoryError(
+            f"{path} is a sweep, not a run",
+            f"Name one of its points, as {path / Sweep(path).points.name}/LABEL.",
+        )
+    if sweep := sweep_of(path):
+        whole = path.absolute()
+        return sweep.unit(f"{whole.parent.name}/{whole.name}")
+    return open_bundle(path)
