@@ -142,7 +142,7 @@ def test_killed_around_sbatch(user, nine, how):
     assert len(arrays_of(nine)) == taken
     again = submit(user, nine)
     assert len(again["found"]) == taken
-    counts = {stage: 0 for stage in STAGES}
+    counts = dict.fromkeys(STAGES, 0)
     for array in read_jobs(nine)["arrays"]:
         counts[array["stage"]] += array["count"]
     assert counts == {"count": 9, "double": 9}
@@ -238,6 +238,21 @@ def test_a_stage_sent_later_waits_for_the_tasks_that_still_run(slurm, user):
     user.write("go", "")
     assert finished(user, sweep) == [("completed", "completed")] * 3
     assert ran(sweep) == [(1, 1)] * 3
+
+
+@pytest.mark.apptainer
+def test_tasks_do_not_read_the_image_that_submit_has_read(slurm, user, tiny_image):
+    copy = user.work / "copy.sif"
+    shutil.copy(tiny_image, copy)
+    user.own(copy)
+    source = ("linetool", "--template", "three", "--image", tiny_image)
+    user.valska("sweep", *source, "--values", 'run="true 1","true 2"', "-o", "sweep")
+    sweep = user.work / "sweep"
+    submit(user, sweep, "--image", copy)
+    assert finished(user, sweep) == [("completed", "completed")] * 2
+    images = [json.loads(path.read_text())["image"] for path in sweep.glob("points/*/records/*")]
+    assert [(image["path"], image["checked"]) for image in images] == [(str(copy), "receipt")] * 4
+    user.valska("verify", sweep)
 
 
 def test_an_altered_point_is_not_sent_and_the_others_are(slurm, user):

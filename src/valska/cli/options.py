@@ -97,10 +97,16 @@ def first_argument(ctx: click.Context, name: str) -> str | None:
 
 def _complete_stages(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     from valska.external_tools.core.errors import ValskaError
-    from valska.external_tools.core.manifest import load_manifest
+    from valska.external_tools.core.manifest import common_manifest, load_manifest
+    from valska.external_tools.core.sweep.layout import is_sweep, sweep_of
 
+    path = Path(first_argument(ctx, "path") or "")
     try:
-        stages = load_manifest(Path(first_argument(ctx, "bundle") or ""))["stages"]
+        sweep = path if is_sweep(path) else getattr(sweep_of(path), "path", None)
+        if sweep:
+            names = [stage.name for stage in common_manifest(sweep).stages]
+        else:
+            names = [stage["name"] for stage in load_manifest(path)["stages"]]
     except (ValskaError, KeyError, TypeError):
         return []
-    return [stage["name"] for stage in stages if stage["name"].startswith(incomplete)]
+    return [name for name in names if name.startswith(incomplete)]
