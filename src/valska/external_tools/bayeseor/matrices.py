@@ -13,7 +13,6 @@ from typing import Any
 from valska.external_tools.bayeseor.document import parse, text_of
 from valska.external_tools.bayeseor.keys import HYPOTHESES, NO_MATRIX_KEYS
 from valska.external_tools.core.errors import PrerequisiteError, UsageError
-from valska.external_tools.core.records import RecordState, read_records
 from valska.external_tools.core.run_directory import Bundle
 from valska.external_tools.core.sweep.layout import Sweep, is_sweep, sweep_of
 from valska.external_tools.core.tool import Input, read_file
@@ -90,6 +89,8 @@ def _owner(path: Path) -> Bundle | None:
 
 
 def _check_completed(owner: Bundle) -> None:
+    from valska.external_tools.core.records import RecordState, read_records
+
     record = read_records(owner).latest(PRECOMPUTE)
     if record is None or record.state is not RecordState.COMPLETED:
         state = "has not run" if record is None else f"is {record.state.value}"
