@@ -284,6 +284,11 @@ def test_the_taxonomy_is_derived_and_can_be_fixed(spec):
             plan_of(spec(taxonomy=wrong))
 
 
+def test_what_is_not_used_is_said_once(spec, config, caplog):
+    plan_of(spec(source=config(output_dir="./chains", quiet=True)))
+    assert caplog.text.count("valska sets") == 1
+
+
 def test_the_section_is_json(spec):
     section = plan_of(spec()).section
     assert json.loads(json.dumps(section)) == section

@@ -73,7 +73,7 @@ class BayesEoRTool:
         PrerequisiteError
             If matrices of another run are not complete.
         """
-        return self._planner(spec, read).point(spec)[1]
+        return self._planner(spec, read, warn=False).point(spec)[1]
 
     def plan_points(
         self, specs: Sequence[RunSpec], read: Read
@@ -97,10 +97,10 @@ class BayesEoRTool:
 
         return REPORTER
 
-    def _planner(self, spec: RunSpec, read: Read) -> Planner:
+    def _planner(self, spec: RunSpec, read: Read, warn: bool = True) -> Planner:
         from valska.external_tools.bayeseor.planner import Planner
 
-        return Planner(spec, read)
+        return Planner(spec, read, warn)
 
 
 TOOL = BayesEoRTool()

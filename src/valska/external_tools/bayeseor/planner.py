@@ -87,11 +87,13 @@ class Planner:
         Any of them.
     read
         Reads files.
+    warn
+        Whether to say which values of the configuration are not used.
     """
 
-    def __init__(self, spec: RunSpec, read: Read) -> None:
+    def __init__(self, spec: RunSpec, read: Read, warn: bool = True) -> None:
         self._source = spec.source
-        self._base = load(spec.source, read)
+        self._base = load(spec.source, read, warn)
         self._options = spec.options
         wanted = spec.options.get("hypothesis") or "both"
         self._hypotheses = HYPOTHESES if wanted == "both" else (wanted,)

@@ -37,7 +37,7 @@ _BEAMS: Mapping[str, tuple[tuple[str, ...], ...]] = {
 Values = dict[str, Any]
 
 
-def load(source: Path, read: Read) -> Values:
+def load(source: Path, read: Read, warn: bool = True) -> Values:
     """Read a configuration and check each of its keys by itself.
 
     Parameters
@@ -46,6 +46,8 @@ def load(source: Path, read: Read) -> Values:
         The file.
     read
         What reads it.
+    warn
+        Whether to say which values are not used.
 
     Returns
     -------
@@ -66,7 +68,7 @@ def load(source: Path, read: Read) -> Values:
             replaced.append(name)
         else:
             values[name] = value
-    if replaced:
+    if replaced and warn:
         _log.warning("%svalska sets %s itself", where, ", ".join(replaced))
     return values
 
