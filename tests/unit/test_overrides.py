@@ -28,6 +28,7 @@ DOCUMENT: dict[str, Any] = {
     [
         ("freq.Nfreqs=4", "freq.Nfreqs", 4),
         ("freq.start_freq=1e8", "freq.start_freq", 1e8),
+        ("telescope.tilt=-.1", "telescope.tilt", -0.1),
         ("freq.freq_array=[1e8, 2.5E+8, x]", "freq.freq_array", [1e8, 2.5e8, "x"]),
         ("filing.clobber=true", "filing.clobber", True),
         ("filing.outfile_name='1e8'", "filing.outfile_name", "1e8"),

@@ -375,3 +375,8 @@ def test_long_names_are_told_apart():
 def test_names_that_differ_in_case_only_are_refused():
     with pytest.raises(PointError, match=r"a_Gauss .* a_gauss"):
         points_from_options(values=["a=Gauss,gauss"])
+
+
+def test_fractions_are_read_as_people_write_them():
+    points = points_from_options(perturb=["b=-.1,+.05,1e-2"])
+    assert [point.perturbations["b"] for point in points] == [-0.1, 0.05, 0.01]

@@ -20,8 +20,8 @@ class OverrideError(UsageError):
     """An override cannot be read, or names no key of the configuration."""
 
 
-_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+\Z")
-"""Numbers such as ``1e8``, which YAML 1.1 takes for text."""
+_NUMBER = re.compile(r"([-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+|[-+]\.\d+)\Z")
+"""Numbers such as ``1e8`` and ``-.1``, which YAML 1.1 takes for text."""
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -101,13 +101,16 @@ def parse_fraction(key: str, text: str) -> float:
     OverrideError
         If it is no finite number.
     """
-    value = parse_value(key, text)
-    if not is_number(value):
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
         raise OverrideError(
             f"the perturbation of {key} is no number: {text.strip()!r}",
             "Write a fraction: 0.05 makes the value 5 % larger.",
         )
-    return float(value) + 0.0
+    return value + 0.0
 
 
 def is_number(value: Any) -> bool:
@@ -248,9 +251,9 @@ def _loader() -> type[yaml.SafeLoader]:
     import yaml
 
     class Loader(yaml.SafeLoader):
-        """A SafeLoader that takes ``1e8`` for a number."""
+        """A SafeLoader that takes `_NUMBER` for numbers."""
 
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789"))
     return Loader
 
 
