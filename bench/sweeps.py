@@ -69,6 +69,7 @@ def sweeps(_: Path, pairs: int) -> Iterator[Figure]:
         case = make_case(folder)
         few = max(2, pairs // 2)
         small = prepared(case, 1_000, few)
+        yield figure("plain loop for 1,000 points", small, lambda floor, _: floor, unit="s")
         yield figure("1,000 points / plain loop", small, ratio, limit=PREPARING)
         yield with_uvh5(case, few)
         yield from compared(folder, [used for _, used in small], few)
@@ -147,7 +148,7 @@ def with_uvh5(case: Case, count: int) -> Figure:
 
 
 def growing(case: Case) -> Figure:
-    """Compare the time per point at 100, 1,000 and 10,000 points, in one process."""
+    """Compare the processor time per point at 100, 1,000 and 10,000 points, in one process."""
     words = [str(word) for word in case.command(case.folder / "growing", 0)[1:]]
     program = [sys.executable, PROGRAMS / "growth.py", *words]
     times = json.loads(answer(program))
