@@ -72,7 +72,7 @@ def test_a_directory_is_taken_as_it_is(made, spec):
     assert plan_of(spec(str(place), overrides={"sigma": 1.0})).borrowed == {"matrices": place}
 
 
-def test_other_priors_and_data_may_use_them(made, spec):
+def test_other_priors_may_use_them(made, spec):
     overrides = {"no_signal_priors": [[-5, -4]] * 3, "noise_seed": 1}
     assert plan_of(spec(str(made.path), overrides=overrides)).borrowed
 
@@ -89,6 +89,29 @@ def test_matrices_that_do_not_fit_are_refused_with_the_keys(made, spec, override
     with pytest.raises(UsageError) as caught:
         plan_of(spec(str(made.path), overrides=overrides))
     assert told in caught.value.message
+
+
+def test_matrices_from_other_visibilities_of_the_same_name_are_refused(made, spec, tmp_path):
+    (tmp_path / "eor.uvh5").write_text("[]")
+    with pytest.raises(UsageError, match="other files: data_path here is") as caught:
+        plan_of(spec(str(made.path)))
+    place = made.outputs / "matrices"
+    assert f"name {place} itself" in caught.value.hint
+    assert plan_of(spec(str(place))).borrowed == {"matrices": place}
+
+
+def test_matrices_from_another_noise_file_of_the_same_name_are_refused(
+    bundle, spec, scripts, tmp_path
+):
+    noise = [tmp_path / name / "noise.npy" for name in ("a", "b")]
+    for number, path in enumerate(noise):
+        path.parent.mkdir()
+        path.write_bytes(bytes([number]) * 8)
+    made = bundle("noisy", overrides={"noise_data_path": str(noise[0])})
+    assert scripts.run(made, stage="cpu_precompute")[0] == 0
+    assert plan_of(spec(str(made.path), overrides={"noise_data_path": str(noise[0])})).borrowed
+    with pytest.raises(UsageError, match="other files: noise_data_path here is"):
+        plan_of(spec(str(made.path), overrides={"noise_data_path": str(noise[1])}))
 
 
 def test_the_same_holds_for_every_point(made, spec):

@@ -6,7 +6,7 @@ digit would take each other's. Here the values themselves are compared.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from valska.external_tools.core.errors import PrerequisiteError, UsageError
 from valska.external_tools.core.run_directory import Bundle
 from valska.external_tools.core.sweep.layout import Sweep, is_sweep, sweep_of
 from valska.external_tools.core.tool import Input, read_file
-from valska.external_tools.core.utils import load_json, sha256_bytes
+from valska.external_tools.core.utils import load_json, sha256_bytes, sha256_file
 
 MATRICES = "matrices"
 """Directory below ``outputs/``."""
@@ -38,7 +38,7 @@ def sharing_key(lines: str, files: str) -> str:
     return sha256_bytes(f"{lines}{files}".encode())
 
 
-def find_matrices(reference: str, values: Mapping[str, Any]) -> Path:
+def find_matrices(reference: str, values: Mapping[str, Any], inputs: Sequence[Input]) -> Path:
     """Return the directory with the matrices of another run.
 
     Parameters
@@ -47,11 +47,14 @@ def find_matrices(reference: str, values: Mapping[str, Any]) -> Path:
         A bundle, a point or shared work of a sweep, or a directory of matrices.
     values
         The configuration that is to use them.
+    inputs
+        The user's files that it names.
 
     Raises
     ------
     UsageError
-        If there is no such directory, or the other run's configuration gives other matrices.
+        If there is no such directory, or the other run's configuration or files give other
+        matrices.
     PrerequisiteError
         If they are not there, or not complete.
     """
@@ -67,6 +70,7 @@ def find_matrices(reference: str, values: Mapping[str, Any]) -> Path:
         return _complete(path)
     _check_completed(owner)
     _check_configuration(owner, values)
+    _check_files(owner, inputs)
     return _complete(owner.outputs / MATRICES)
 
 
@@ -122,6 +126,27 @@ def _check_configuration(owner: Bundle, values: Mapping[str, Any]) -> None:
         raise UsageError(
             f"--matrices: those of {owner.path} do not fit: {told}",
             "Use matrices of a run with the same configuration, or leave --matrices out.",
+        )
+
+
+def _check_files(owner: Bundle, inputs: Sequence[Input]) -> None:
+    """Baselines, times, noise and beam come from the files: their contents have to be the same."""
+    from valska.external_tools.core.manifest import read_manifest
+
+    there = {entry.name: entry for entry in read_manifest(owner).inputs}
+    differ = [
+        item
+        for item in inputs
+        if item.name not in there
+        or item.source.stat().st_size != there[item.name].size
+        or sha256_file(item.source) != there[item.name].sha256
+    ]
+    if differ:
+        told = ", ".join(f"{item.name} here is {item.source}" for item in differ[:3])
+        raise UsageError(
+            f"--matrices: those of {owner.path} were made from other files: {told}",
+            "Matrices follow from the baselines, times and channels of the visibilities. If you "
+            f"know that they are the same, name {owner.outputs / MATRICES} itself.",
         )
 
 

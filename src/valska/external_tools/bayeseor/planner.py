@@ -122,7 +122,7 @@ class Planner:
             if name in ALONE and name in lines:
                 lines[name] = _line(name, values[name])
         matrices = "".join([lines[name] for name in frame.matrix_names])
-        borrowed = self._borrow(matrices, values, frame.paths)
+        borrowed = self._borrow(matrices, values, frame)
         common = "".join(lines.values())
         return frame.inputs, RunPlan(
             frame.stages,
@@ -199,13 +199,15 @@ class Planner:
             )
         return self._stages[sparse]
 
-    def _borrow(self, lines: str, values: Values, paths: Mapping[str, str]) -> dict[str, Path]:
+    def _borrow(self, lines: str, values: Values, frame: _Frame) -> dict[str, Path]:
         reference = self._options.get("matrices")
         if not reference:
             return {}
-        if lines not in self._borrowed:
-            self._borrowed[lines] = find_matrices(str(reference), {**values, **paths})
-        return {MATRICES: self._borrowed[lines]}
+        key = lines + frame.files
+        if key not in self._borrowed:
+            whole = {**values, **frame.paths}
+            self._borrowed[key] = find_matrices(str(reference), whole, frame.inputs[:-1])
+        return {MATRICES: self._borrowed[key]}
 
     def _taxonomy(self, values: Values, inputs: tuple[Input, ...]) -> dict[str, str]:
         data = next(item.source for item in inputs if item.name == "data_path")
