@@ -95,6 +95,8 @@ def test_what_only_looks_like_a_parameter_is_refused(key):
         ("save_vis: true", "BayesEoR stops at true"),
         ("clobber: true", "cannot be set"),
         ("file_root_dir: MN-x", "cannot be set"),
+        ("fwhm_deg: -9.3", "not above 0"),
+        ("nside: 0", "not above 0"),
     ],
 )
 def test_a_value_that_cannot_be_is_refused(line, told):
@@ -133,6 +135,11 @@ def test_a_number_is_perturbed_after_the_overrides():
     assert changed(WHOLE, {"fwhm_deg": 10.0}, {"fwhm_deg": 0.1})["fwhm_deg"] == 11.0
     assert changed(WHOLE, {}, {"sigma": -0.5})["sigma"] == 0.003
     assert changed(WHOLE, {}, {"fwhm_deg": 0.0})["fwhm_deg"] == 9.3
+
+
+def test_a_width_cannot_be_perturbed_away():
+    with pytest.raises(UsageError, match=r"fwhm_deg is not above 0: 0\.0"):
+        changed(WHOLE, {}, {"fwhm_deg": -1.0})
 
 
 @pytest.mark.parametrize(

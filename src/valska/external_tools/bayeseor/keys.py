@@ -83,6 +83,14 @@ noise_seed pI_norm phase_time pl_grid_spacing pl_max pl_min sigma
 ALONE = frozenset(_ALONE.split())
 """Numbers of which valska looks at nothing but whether they are set."""
 
+_POSITIVE = frozenset(
+    (
+        *("antenna_diameter", "beam_ref_freq", "fwhm_deg", "fov_ra_eor", "sigma"),
+        *("df", "dt", "nf", "nside", "nt", "nu"),
+    )
+)
+"""Widths, sizes and spacings, without which there is nothing to compute."""
+
 FILES = ("data_path", "noise_data_path", "inst_model", "beam_type")
 """Parameters that name files."""
 
@@ -154,7 +162,7 @@ def check_key(name: Any, where: str) -> None:
 
 
 def check_value(name: str, value: Any, where: str = "") -> None:
-    """Check that a value is of its parameter's type.
+    """Check that a value is of its parameter's type, and above 0 where only that makes sense.
 
     Raises
     ------
@@ -166,6 +174,8 @@ def check_value(name: str, value: Any, where: str = "") -> None:
         return
     if not is_one(value):
         raise UsageError(f"{where}{name} is not {description}: {value!r}", _hint(name, value))
+    if name in _POSITIVE and value <= 0:
+        raise UsageError(f"{where}{name} is not above 0: {value!r}", "Write a positive number.")
     if name in _FATAL and value == _FATAL[name]:
         raise UsageError(
             f"{where}{name}: BayesEoR stops at {str(value).lower()}",
