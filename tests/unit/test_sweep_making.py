@@ -382,6 +382,16 @@ def test_taken_by_something_else(tmp_path):
         preview(asked, add=True)
 
 
+def test_no_sweep_is_made_in_another(tmp_path):
+    sweep = made(tmp_path)
+    inner = drafted(tmp_path, base={"output": sweep.points / "inner"})
+    with pytest.raises(TakenError, match=r"inner lies in .*/sweep, which is a sweep"):
+        create_sweep(inner, run=no_git)
+    with pytest.raises(TakenError):
+        preview(inner, add=False)
+    assert not (sweep.points / "inner").exists()
+
+
 @ROOT
 def test_a_place_where_nothing_can_be_written(tmp_path):
     asked = drafted(tmp_path, base={"output": tmp_path / "locked/sweep"})
@@ -518,8 +528,8 @@ def test_another_sweep_at_the_same_place_is_refused(tmp_path, other):
     ("other", "said"),
     [
         ({"stages": (PRE, replace(FIT, argv=("cat",)))}, "other stages"),
-        ({"base": {"spec": {"overrides": {"y": 1}}}}, "overrides"),
-        ({"base": {"spec": {"options": {"y": 1}}}}, "options"),
+        ({"base": {"spec": {"overrides": {"y": 1}}}}, "override y 1, not unset"),
+        ({"base": {"spec": {"options": {"y": 1}}}}, "option y 1, not unset"),
         ({"files": {None: (Input("sky", Path(__file__), "new.txt"),)}}, "has no input sky"),
     ],
 )

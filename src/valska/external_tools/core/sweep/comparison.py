@@ -121,9 +121,9 @@ def _faults(
         "runner": (common.runner, base.runner.value),
         "image": ((common.image or {}).get("sha256"), contents.image_sha256(base)),
         "environment": (environment, contents.environment_sha256(base)),
-        "overrides": (common.spec["overrides"], dict(base.spec.overrides)),
-        "perturbations": (common.spec["perturbations"], dict(base.spec.perturbations)),
-        "options": (common.spec["options"], dict(base.spec.options)),
+        **_each("override", common.spec["overrides"], base.spec.overrides),
+        **_each("perturbation", common.spec["perturbations"], base.spec.perturbations),
+        **_each("option", common.spec["options"], base.spec.options),
         "stages": (_plain(common.stages), _plain(draft.stages)),
         "borrowed directories": (
             {entry.path: entry.sha256 for entry in common.borrowed},
@@ -134,6 +134,14 @@ def _faults(
         if there != asked:
             yield f"other {what}" if what == "stages" else f"{what} {_shown(asked, there)}"
     yield from _input_faults(draft.inputs, common, digests)
+
+
+def _each(
+    what: str, there: Mapping[str, Any], asked: Mapping[str, Any]
+) -> dict[str, tuple[Any, Any]]:
+    """Return each key of two mappings with both of its values, so that equal ones go untold."""
+    keys = {**there, **asked}
+    return {f"{what} {key}": (there.get(key, _UNSET), asked.get(key, _UNSET)) for key in keys}
 
 
 def _input_faults(
@@ -148,8 +156,12 @@ def _input_faults(
             yield f"input {item.name} has changed since: {item.source}"
 
 
+_UNSET = object()
+
+
 def _shown(asked: Any, there: Any) -> str:
-    return f"{asked!r}, not {there!r}"
+    one, other = ("unset" if value is _UNSET else repr(value) for value in (asked, there))
+    return f"{one}, not {other}"
 
 
 def _plain(stages: Iterable[Stage]) -> list[dict[str, Any]]:
