@@ -364,6 +364,38 @@ def test_an_altered_point_is_left_out(sweep: Sweep, fake: FakeSlurm, what: str) 
     assert units(sweep, done.arrays[0]) == ["a", "c", "d"]
 
 
+def test_points_of_altered_shared_work_are_left_out_and_told_why(
+    tmp_path: Path, fake: FakeSlurm
+) -> None:
+    sweep = make_sweep(tmp_path / "r" / "s", LABELS, sharing=["a", "c"])
+    with (sweep.shared / WORK / "config/run.yaml").open("a") as file:
+        file.write("\n")
+    done = send(sweep, fake)
+    assert not done.unsent
+    assert "run.yaml was altered" in done.blocked["points/c", "fit"]
+    assert {place for place, _ in done.blocked} == {f"shared/{WORK}", "points/a", "points/c"}
+
+
+@pytest.mark.parametrize("change", ["gone", "shorter", "elsewhere"])
+def test_an_array_of_unknown_units_stops_what_would_send_them_again(
+    sweep: Sweep, fake: FakeSlurm, change: str
+) -> None:
+    array = send(sweep, fake).arrays[0]
+    path = sweep.path / array.list
+    if change == "gone":
+        path.unlink()
+    elif change == "shorter":
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+    else:
+        path.write_text(path.read_text().replace("points/a", "points/../a"))
+    with pytest.raises(JobsError, match=array.list) as caught:
+        send(sweep, fake, resume=True)
+    assert caught.value.hint
+    with pytest.raises(JobsError):
+        end(sweep, fake)
+    assert len(fake.jobs()) == 8
+
+
 def test_an_altered_common_file_stops_all(sweep: Sweep) -> None:
     require_common_intact(sweep, manifest_of(sweep), read_common(sweep))
     with sweep.bundle.script("fit").open("a") as script:

@@ -23,6 +23,7 @@ from valska.external_tools.core.sweep.layout import Sweep
 from valska.external_tools.core.sweep.slices import choose_labels
 from valska.external_tools.core.sweep.status import SweepStatus, sweep_status
 from valska.external_tools.core.sweep.submission import take_up
+from valska.external_tools.core.sweep.tasks import require_lists
 from valska.external_tools.core.timelimit import grace_of
 
 
@@ -91,16 +92,20 @@ def cancel_sweep(
         If somebody started one without valska and no scheduler has it.
     SchedulerError
         If the scheduler does not answer.
+    JobsError
+        If jobs.json, or the list of an array, is damaged.
     """
     common = read_common(sweep)
     wanted = with_descendants(common, select_stages(common, stages))
     labels = choose_labels(manifest, only)
     if dry_run:
+        require_lists(sweep, read_arrays(sweep))
         targets = _targets(sweep, manifest, scheduler, labels, wanted)
         return _cancellation(targets, _refs(read_arrays(sweep), targets, whole=not only))
     time_source = clock or Clock()
     with directory_lock(sweep.bundle.submit_lock):
         arrays = read_arrays(sweep)
+        require_lists(sweep, arrays)
         take_up(sweep, arrays, scheduler, settle_s, time_source)
         targets = _targets(sweep, manifest, scheduler, labels, wanted)
         _refuse_unreachable(targets)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
@@ -26,12 +26,13 @@ from valska.external_tools.core.sweep.sending import Sender
 from valska.external_tools.core.sweep.slices import (
     Choice,
     Kind,
+    Work,
     WorkPlan,
     choose_labels,
     plan_work,
 )
 from valska.external_tools.core.sweep.status import SweepStatus, sweep_status
-from valska.external_tools.core.sweep.tasks import read_places
+from valska.external_tools.core.sweep.tasks import read_places, require_lists
 from valska.external_tools.core.utils import random_hex
 
 log = logging.getLogger(__name__)
@@ -143,6 +144,8 @@ def submit_sweep(
         If there is nothing to send.
     OutcomeUnknownError
         If it is not known whether the scheduler took an array. Nothing is sent again until it is.
+    JobsError
+        If jobs.json, or the list of an array, is damaged.
     """
     if resume and resubmit:
         raise UsageError("--resume and --resubmit do not go together", "Choose one of them.")
@@ -204,6 +207,7 @@ def _perform(
     asked: _Asked, ready: Callable[[], object] | None, settle_s: float, clock: Clock
 ) -> SweepSubmission:
     arrays = read_arrays(asked.sweep)
+    require_lists(asked.sweep, arrays)
     found = () if asked.dry_run else take_up(asked.sweep, arrays, asked.scheduler, settle_s, clock)
     plan = _plan(asked, arrays)
     if not plan.works and not found:
@@ -232,11 +236,20 @@ def _plan(asked: _Asked, arrays: Sequence[ArrayEntry]) -> WorkPlan:
     plan = plan_work(asked.manifest, asked.common.stages, _status(asked), arrays, asked.choice)
     altered = altered_units(asked.sweep, plan.works)
     if altered:
+        kept = []
         for work in plan.works:
-            if reason := altered.get(work.place):
+            if reason := _why_altered(work, altered):
                 plan.blocked |= {(work.place, stage): reason for stage in work.stages}
-        plan.works = [work for work in plan.works if work.place not in altered]
+            else:
+                kept.append(work)
+        plan.works = kept
     return plan
+
+
+def _why_altered(work: Work, altered: Mapping[str, str]) -> str | None:
+    """Return what is wrong with a unit, or with the shared work that it waits for."""
+    needed = (f"it needs {place}: {altered[place]}" for _, place in work.after if place in altered)
+    return altered.get(work.place) or next(needed, None)
 
 
 def _status(asked: _Asked) -> SweepStatus:
@@ -337,7 +350,7 @@ def _seen(sweep: Sweep, array: ArrayEntry) -> JobRef | None:
 
 
 def _records_of(sweep: Sweep, array: ArrayEntry) -> Iterator[str]:
-    for place in read_places(sweep, array.list):
+    for place in read_places(sweep, array):
         unit = sweep.unit(place)
         if any(unit.records.glob(f"{array.stage}-*.json")):
             record = read_records(unit).named(array.name)
