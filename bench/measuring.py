@@ -51,7 +51,7 @@ class Figure:
 
     @property
     def kept(self) -> bool:
-        """Whether the limit is kept; seconds by processor time too, where others slow the wall's."""
+        """Whether the limit is kept; for seconds, processor time may keep it too."""
         if self.limit is None or self.value is None:
             return self.limit is None
         busy = self.unit == "s" and self.cpu is not None and self.cpu <= self.limit
