@@ -217,6 +217,23 @@ def test_the_newest_finished_chains_are_used_and_told(outputs):
     assert find_chains(folder) == (second, (f"{second.name} is used of 2 directories of chains",))
 
 
+def test_the_chains_that_the_job_named_are_used_and_no_later_ones(outputs):
+    folder = outputs / "signal_fit"
+    later = folder / CHAINS.replace("-v1", "-v2")
+    shutil.copytree(folder / CHAINS, later)
+    (folder / "finished.json").write_text(json.dumps({"chains": CHAINS}))
+    note = f"{CHAINS} is used of 2 directories of chains"
+    assert find_chains(folder) == (folder / CHAINS, (f"{note} ({later.name}: not of this job)",))
+    shutil.rmtree(folder / CHAINS)
+    with pytest.raises(ChainsError, match=f"there is no {CHAINS}, which finished.json names"):
+        find_chains(folder)
+    (folder / "finished.json").write_text("[")
+    found = summed(outputs)
+    assert found.notes == ("signal_fit: finished.json is damaged",)
+    assert "ln_z_signal_fit" not in found.values
+    assert found.values["ln_z_no_signal"] == -235.931206834128687
+
+
 def damage_number(path):
     path.write_text(path.read_text().replace("E+0", "E+x"))
 

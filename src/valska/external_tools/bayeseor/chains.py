@@ -6,7 +6,9 @@ import math
 import re
 from pathlib import Path
 
+from valska.external_tools.bayeseor.driver import FINISHED
 from valska.external_tools.core.errors import ValskaError
+from valska.external_tools.core.utils import load_json
 
 STATS = "data-stats.dat"
 SAMPLES = "data-post_equal_weights.dat"
@@ -25,11 +27,12 @@ class ChainsError(ValskaError):
 
 
 def find_chains(directory: Path) -> tuple[Path, tuple[str, ...]]:
-    """Return the newest finished directory of chains of a hypothesis, and what to say of others.
+    """Return the directory of chains of a hypothesis that is finished, and what to say of others.
 
-    BayesEoR makes ``…-v2`` where ``…-v1`` holds chains already; the highest version is the newest.
-    MultiNest writes evidences and samples, preliminary ones, long before it has finished: only
-    its resume file tells.
+    It is the one that the job named when BayesEoR ended. Without such a note it is the newest that
+    is finished: BayesEoR makes ``…-v2`` where ``…-v1`` holds chains already. MultiNest writes
+    evidences and samples, preliminary ones, long before it has finished: only its resume file
+    tells.
 
     Parameters
     ----------
@@ -44,10 +47,11 @@ def find_chains(directory: Path) -> tuple[Path, tuple[str, ...]]:
     found = sorted((path for path in directory.glob("MN-*") if path.is_dir()), key=_age)
     if not found:
         raise ChainsError("there are no chains")
-    for path in reversed(found):
+    candidates = _named(directory, found) or found
+    for path in reversed(candidates):
         if not _fault(path):
             return path, _told(path, found)
-    newest = found[-1]
+    newest = candidates[-1]
     raise ChainsError(f"{newest.name}: {_fault(newest)}")
 
 
@@ -119,6 +123,21 @@ def _age(path: Path) -> tuple[int, str]:
     return int(match[1]) if match else 0, path.name
 
 
+def _named(directory: Path, found: list[Path]) -> list[Path]:
+    """Return the directory of chains that the job noted; none without its note."""
+    note = directory / FINISHED
+    if not note.is_file():
+        return []
+    try:
+        name = load_json(note).get("chains")
+    except ValskaError as error:
+        raise ChainsError(f"{FINISHED} is damaged") from error
+    named = [path for path in found if path.name == name]
+    if not named:
+        raise ChainsError(f"there is no {str(name)[:80]}, which {FINISHED} names")
+    return named
+
+
 def _fault(path: Path) -> str:
     """Return why a directory of chains is of no use; nothing if it is."""
     files = (path / name for name in _NEEDED)
@@ -143,5 +162,5 @@ def _told(used: Path, found: list[Path]) -> tuple[str, ...]:
     if len(found) == 1:
         return ()
     later = found[found.index(used) + 1 :]
-    why = f" ({later[-1].name}: {_fault(later[-1])})" if later else ""
+    why = f" ({later[-1].name}: {_fault(later[-1]) or 'not of this job'})" if later else ""
     return (f"{used.name} is used of {len(found)} directories of chains{why}",)
