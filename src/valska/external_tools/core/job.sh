@@ -253,8 +253,19 @@ probe_ranks() {
 
 run_payload() {
     stop_if_signalled
-    run_child within "$working_directory" "${command[@]}" </dev/null
+    run_child guarded within "$working_directory" "${command[@]}" </dev/null
     exit_code=$child_code
+}
+
+# guarded COMMAND...: it ends soon after this script, also where SIGKILL ends this script and nobody
+# ends what is left of a job. Otherwise the next attempt would write the same files at the same time.
+guarded() {
+    local process=$BASHPID guard
+    # shellcheck disable=SC2016
+    guard='trap "" HUP INT TERM; while kill -0 "$1" && kill -0 "$2"; do sleep 1; done
+        kill -TERM "$2" && sleep 5 && kill -KILL "$2"'
+    (cd / && exec bash -c "$guard" guard "$$" "$process" </dev/null >/dev/null 2>&1 &)
+    "$@"
 }
 
 # within DIRECTORY PROGRAM...
