@@ -79,6 +79,17 @@ def test_points_are_added_with_add_only(user):
     data = json.loads(done.stdout)
     assert (data["points"], data["added"], data["kept"]) == (3, ["Ntimes_6"], ["Ntimes_5"])
     user.ok("verify", "here")
+    again = user.ok(*command, "time.Ntimes=6", "--add", "--slurm", "time=30")
+    assert "0 points made, 1 was there already" in again.stderr
+    assert "Note: the script of simulate stays as it is, without time=30" in again.stderr
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b"])
+def test_a_sweep_id_that_is_no_name(user, name):
+    done = user.run("sweep", *SMALL, "--values", "time.Ntimes=4", "-o", "here", "--sweep-id", name)
+    assert done.exit_code == 2
+    assert f"--sweep-id {name!r} is not usable as a name" in done.stderr
+    assert entries(user.cwd) == []
 
 
 def test_a_bad_value_names_the_point_and_the_key(user):

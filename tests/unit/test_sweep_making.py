@@ -474,6 +474,17 @@ def test_a_point_added_is_as_if_made_at_once(tmp_path):
     assert [p.shared for p in added.points] == [p.shared for p in at_once.points]
 
 
+def test_directives_and_an_id_that_are_not_heeded_are_told(tmp_path):
+    made(tmp_path)
+    other = {"fit": {"time": "02:00:00"}}
+    again = drafted(tmp_path, base={"run_id": "s2", "spec": {"directives": other}})
+    for function in (create_sweep, add_points):
+        about_id, about_time = function(again).notes
+        assert about_id == "the sweep's id stays s1"
+        assert "script of fit stays as it is, without time=02:00:00: give --slurm" in about_time
+    assert create_sweep(drafted(tmp_path)).notes == ()
+
+
 def test_adding_to_nothing_makes_the_sweep(tmp_path):
     assert add_points(drafted(tmp_path)).added == ("x_1", "x_2", "x_3")
 

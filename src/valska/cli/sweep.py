@@ -14,6 +14,7 @@ from valska.cli.options import dry_run_option, json_option
 from valska.cli.output import note, plain, result, result_json, table
 from valska.cli.request import bundle_request, place_options, request_options, source_arguments
 from valska.cli.tool_options import ToolCommand
+from valska.external_tools.core.run_directory import check_name
 from valska.external_tools.core.sweep.cost import Cost
 from valska.external_tools.core.sweep.making import (
     Made,
@@ -105,6 +106,8 @@ def command(
         table=table_file,
         zipped=zipped,
     )
+    if sweep_id is not None:
+        check_name(sweep_id, "--sweep-id")
     base = bundle_request(load_tool(tool), sweep_id, options)
     draft = draft_sweep(SweepRequest(base=base, points=points))
     if dry_run:
@@ -122,7 +125,8 @@ def command(
 
 
 def _summary(made: Made) -> str:
-    kept = f", {len(made.kept)} were there already" if made.kept else ""
+    were = "was" if len(made.kept) == 1 else "were"
+    kept = f", {len(made.kept)} {were} there already" if made.kept else ""
     return f"{_count(len(made.added), 'point')} made{kept}, {len(made.manifest.points)} in all."
 
 

@@ -32,11 +32,14 @@ class Standing:
         The others.
     sciences
         Bundle ids of the draft's points.
+    notes
+        What was asked for and stays as it is in the sweep.
     """
 
     kept: tuple[str, ...]
     new: tuple[DraftedPoint, ...]
     sciences: Sciences
+    notes: tuple[str, ...] = ()
 
 
 def compare(draft: SweepDraft, manifest: SweepManifest, common: Manifest) -> Standing:
@@ -71,7 +74,7 @@ def compare(draft: SweepDraft, manifest: SweepManifest, common: Manifest) -> Sta
                 "The configuration has changed since. Choose another --sweep-id or -o DIR.",
             )
         kept.append(entry.label)
-    return Standing(tuple(kept), tuple(new), sciences)
+    return Standing(tuple(kept), tuple(new), sciences, tuple(_unheeded(draft, manifest, common)))
 
 
 class _There:
@@ -134,6 +137,22 @@ def _faults(
         if there != asked:
             yield f"other {what}" if what == "stages" else f"{what} {_shown(asked, there)}"
     yield from _input_faults(draft.inputs, common, digests)
+
+
+def _unheeded(draft: SweepDraft, manifest: SweepManifest, common: Manifest) -> Iterator[str]:
+    """Name what is asked for that does not change results, and that a sweep keeps as it was."""
+    if draft.sweep_id != manifest.sweep_id:
+        yield f"the sweep's id stays {manifest.sweep_id}"
+    for entry, stage in zip(common.stages, draft.stages, strict=True):
+        asked = contents.directives_of(draft.request.base, stage, sweep=True)
+        other = [name for name in asked if asked[name] != entry.directives.get(name)]
+        gone = [name for name in entry.directives if name not in asked]
+        if other or gone:
+            wanted = [f"{name}={asked[name]}" for name in other] + [f"no {name}" for name in gone]
+            yield (
+                f"the script of {stage.name} stays as it is, without {', '.join(wanted)}: "
+                "give --slurm to `valska submit`"
+            )
 
 
 def _each(

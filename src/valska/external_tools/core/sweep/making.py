@@ -131,11 +131,11 @@ def add_points(draft: SweepDraft, *, run: Run = run) -> Made:
         manifest = _read_intact(sweep)
         standing = _compare(draft, manifest, read_common(sweep))
         if not standing.new:
-            return Made(sweep, manifest, (), standing.kept)
+            return Made(sweep, manifest, (), standing.kept, standing.notes)
         with _explained(sweep.path):
             changed = _add(sweep, draft, manifest, standing)
     added = tuple(d.point.label for d in standing.new)
-    notes = tuple(_notes(manifest, changed, set(added)))
+    notes = (*standing.notes, *_notes(manifest, changed, set(added)))
     return Made(sweep, changed, added, standing.kept, notes)
 
 
@@ -222,7 +222,7 @@ def _same(draft: SweepDraft) -> Made:
         raise TakenError(f"{sweep.path} exists already: {error.message}", hint) from error
     if standing.new or len(standing.kept) != len(manifest.points):
         raise TakenError(f"{sweep.path} exists already, with other points", hint)
-    return Made(sweep, manifest, (), standing.kept)
+    return Made(sweep, manifest, (), standing.kept, standing.notes)
 
 
 def _read_intact(sweep: Sweep) -> SweepManifest:
