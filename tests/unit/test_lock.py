@@ -1,3 +1,4 @@
+import errno
 import json
 import logging
 import os
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from valska.external_tools.core.errors import ValskaError
 from valska.external_tools.core.identity import identify, process_start, read_identity
 from valska.external_tools.core.lock import LockedError, directory_lock, read_owner
 
@@ -142,3 +144,16 @@ def test_a_zombie_is_not_alive() -> None:
 def test_what_is_no_identity_is_refused(data: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="identity"):
         read_identity(data)
+
+
+def test_a_full_disk_is_told_with_what_to_do_and_leaves_no_lock(
+    lock: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object, **more: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(ValskaError, match="No space left") as caught, directory_lock(lock):
+        pass
+    assert "free space" in (caught.value.hint or "")
+    assert not lock.exists()

@@ -148,8 +148,9 @@ def test_what_cannot_be_compared():
     with pytest.raises(UsageError, match="many runs"):
         compare(report(kind="runs"), report())
     twice = report(row("p", values={"a": 1}), row("q", values={"a": 1.0}))
-    with pytest.raises(UsageError, match="points p and q of s1 have the same values"):
+    with pytest.raises(UsageError, match="points p and q of s1 have the same values") as caught:
         compare(twice, report())
+    assert "9 and 9.0 are equal here" in str(caught.value.hint)
 
 
 def test_different_options_are_told():

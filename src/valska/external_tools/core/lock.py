@@ -89,7 +89,10 @@ def _take(path: Path, owner: ProcessIdentity) -> bool:
         (path / OWNER).write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         _release(path)
-        raise ValskaError(f"cannot write into the lock {path}: {error.strerror}") from error
+        raise ValskaError(
+            f"cannot write into the lock {path}: {error.strerror}",
+            "Check the disk's free space and permissions.",
+        ) from error
     return True
 
 

@@ -198,7 +198,7 @@ def _by_values(report: Report) -> dict[Any, Row]:
         if key in found:
             raise UsageError(
                 f"points {found[key].label} and {row.label} of {report.name} have the same values",
-                "Restore the report from its origin.",
+                "9 and 9.0 are equal here. Compare single points, by their directories.",
             )
         found[key] = row
     return found

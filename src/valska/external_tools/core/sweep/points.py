@@ -178,7 +178,7 @@ def _distinct(points: Iterable[Point]) -> tuple[Point, ...]:
                 f"points {first + 1} and {number + 1} have the same name: {whole[first]} "
                 f"and {point}",
                 "Names that differ in upper and lower case only are the same on some disks. "
-                "Give them names with --points and a column `label`.",
+                "Give each another in a column `label` of --points.",
             )
     return whole
 
