@@ -51,11 +51,10 @@ class Figure:
 
     @property
     def kept(self) -> bool:
-        """Whether the limit is kept; for seconds, processor time may keep it too."""
+        """Whether the limit is kept."""
         if self.limit is None or self.value is None:
             return self.limit is None
-        busy = self.unit == "s" and self.cpu is not None and self.cpu <= self.limit
-        return self.value <= self.limit or busy
+        return self.value <= self.limit
 
 
 def figure(
