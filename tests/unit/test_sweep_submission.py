@@ -155,6 +155,23 @@ def test_a_damaged_file_is_one_clear_error(tmp_path: Path, text: str) -> None:
     assert caught.value.hint
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "../../elsewhere"},
+        {"job_id": "--me"},
+        {"tasks": "0-99999999999"},
+        {"list": "arrays/../../elsewhere"},
+    ],
+)
+def test_an_array_that_leads_elsewhere_is_refused(tmp_path: Path, change: Any) -> None:
+    with pytest.raises(JobsError, match=next(iter(change))):
+        write_sweep_jobs(
+            Sweep(tmp_path), [entry(**change)], submitted_utc="2026-01-02T03:04:05Z",
+            scheduler="slurm", sbatch="sbatch", token="0a1b2c3d",
+        )  # fmt: skip
+
+
 def test_tasks_are_marked_as_cancelled_one_by_one_and_together() -> None:
     when = "2026-01-02T03:04:05Z"
     some = entry().cancel([1, 2], when)
