@@ -234,6 +234,15 @@ def test_the_chains_that_the_job_named_are_used_and_no_later_ones(outputs):
     assert found.values["ln_z_no_signal"] == -235.931206834128687
 
 
+def test_evidences_with_uniform_priors_are_not_compared(outputs):
+    found = summed(outputs, {"uprior_bins": "0"})
+    assert found.values["ln_z_signal_fit"] == -233.866200168804909
+    assert not {"delta_ln_z", "log10_bayes_factor", "null_test"} & found.values.keys()
+    assert found.complete
+    assert found.notes[0].startswith("uprior_bins: BayesEoR does not normalise uniform priors")
+    assert summed(outputs, {"uprior_bins": ""}).notes == ()
+
+
 def damage_number(path):
     path.write_text(path.read_text().replace("E+0", "E+x"))
 

@@ -226,6 +226,7 @@ class Planner:
             "hypotheses": {name: f"outputs/{name}" for name in self._hypotheses},
             "k_bins": bins,
             "log_priors": values.get("log_priors", True),
+            "uprior_bins": values.get("uprior_bins", ""),
             "mode": "cpu" if self._options.get("cpu") else "gpu",
             "paths": [
                 {

@@ -36,6 +36,11 @@ _SIGMA = "3"
 _POWER = "log10 mK²"
 """The unit of what is sampled: the logarithm of the dimensionless power spectrum Δ² in mK²."""
 
+_NOT_NORMALISED = (
+    "uprior_bins: BayesEoR does not normalise uniform priors, and the evidences of two hypotheses "
+    "cannot be compared: no Δ ln Z"
+)
+
 _COLUMNS = (
     Column(
         "ln_z_signal_fit",
@@ -131,8 +136,11 @@ class _Summing:
         notes = [note for one in found.values() for note in one.notes]
         missing = [name for name in HYPOTHESES if name not in planned]
         notes += [f"{name} is not part of this run: no Δ ln Z" for name in missing]
+        comparable = not run.section.get("uprior_bins")
+        if not comparable:
+            notes.append(_NOT_NORMALISED)
         return RunSummary(
-            values=values | self._together(found),
+            values=values | (self._together(found) if comparable else {}),
             tables={_SPECTRUM.key: tuple(lines)},
             notes=tuple(notes),
             complete=all(one.complete for one in found.values()),
