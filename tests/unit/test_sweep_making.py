@@ -26,7 +26,7 @@ from valska.external_tools.core.manifest import (
 )
 from valska.external_tools.core.overrides import apply_perturbations
 from valska.external_tools.core.process import Completed
-from valska.external_tools.core.run_directory import TakenError
+from valska.external_tools.core.run_directory import RunDirectoryError, TakenError, open_bundle
 from valska.external_tools.core.runner import RunnerKind
 from valska.external_tools.core.staging import StagingMode
 from valska.external_tools.core.sweep.document import read_common, read_sweep_manifest
@@ -253,6 +253,14 @@ def test_a_manifest_of_a_sweep_that_is_none(tmp_path, change, said):
         read_sweep_manifest(sweep)
 
 
+def test_a_sweep_without_its_manifest_is_told_from_what_is_no_bundle(tmp_path):
+    sweep = made(tmp_path)
+    sweep.manifest.unlink()
+    for path in (sweep.path, sweep.points / "x_1"):
+        with pytest.raises(RunDirectoryError, match=r"sweep .*/sweep has lost its sweep_manifest"):
+            open_bundle(path)
+
+
 def test_one_point_on_each_line(tmp_path):
     sweep = made(tmp_path)
     lines = [line for line in sweep.manifest.read_text().splitlines() if "values" in line]
@@ -326,6 +334,14 @@ def test_a_bad_value_names_the_point_and_the_key_and_nothing_is_made(tmp_path, k
         drafted(tmp_path, kind=kind, values=["x=1,bad,3"])
     assert caught.value.hint == "Take another."
     assert [path.name for path in tmp_path.iterdir()] == ["data.txt"]
+
+
+@pytest.mark.parametrize("kind", [Grid, FastGrid])
+def test_what_is_wrong_without_any_point_blames_none(tmp_path, kind):
+    wrong = {"spec": {"overrides": {"x": "bad"}}}
+    with pytest.raises(UsageError) as caught:
+        drafted(tmp_path, kind=kind, base=wrong, values=["y=1,2"])
+    assert caught.value.message == "x is bad"
 
 
 def test_other_stages_are_refused(tmp_path):

@@ -10,7 +10,7 @@ from typing import Any
 
 import valska
 from valska.external_tools.core.errors import UsageError, ValskaError
-from valska.external_tools.core.run_directory import Bundle
+from valska.external_tools.core.run_directory import COMMON, Bundle
 from valska.external_tools.core.schema import SchemaError, validate
 from valska.external_tools.core.tool import Launch, Resume, Stage
 from valska.external_tools.core.utils import (
@@ -20,8 +20,6 @@ from valska.external_tools.core.utils import (
     write_json_atomic,
 )
 
-COMMON = "common.json"
-"""In a sweep's directory: what the manifests of all its points share."""
 SCHEMA = "manifest-1"
 SCHEMA_VERSION = "1.0"
 POINT_SCHEMA = "point-1"

@@ -10,6 +10,9 @@ from pathlib import Path
 from valska.external_tools.core.errors import UsageError, ValskaError
 from valska.external_tools.core.utils import utc_now_compact
 
+COMMON = "common.json"
+"""In a sweep's directory: what the manifests of all its points share."""
+
 CONTAINER_ROOT = "/bundle"
 """Where a bundle is mounted in a container."""
 
@@ -191,12 +194,14 @@ def validate_run_dir(run_dir: Path) -> None:
     Raises
     ------
     RunDirectoryError
-        If it is missing, no directory, or lacks its manifest or its digests.
+        If it is missing, no directory, or lacks its manifest or its digests; or if it is a sweep,
+        or a point of one, that lacks the sweep's manifest.
     """
     if not run_dir.is_dir():
         raise RunDirectoryError(
             f"no such bundle: {run_dir}", "Make one with `valska bundle`, or check the path."
         )
+    _refuse_damaged_sweep(run_dir)
     bundle = Bundle(run_dir)
     missing = [path.name for path in (bundle.manifest, bundle.sums) if not path.is_file()]
     if missing:
@@ -204,6 +209,17 @@ def validate_run_dir(run_dir: Path) -> None:
             f"{run_dir} is not a bundle: {' and '.join(missing)} missing",
             "Name the directory that `valska bundle` made.",
         )
+
+
+def _refuse_damaged_sweep(path: Path) -> None:
+    """Refuse a sweep, or a point of one, that has lost its manifest; it would look like neither."""
+    whole = path.absolute()
+    above = [whole.parent.parent] if whole.parent.name in ("points", "shared") else []
+    for sweep in (whole, *above):
+        if (sweep / COMMON).is_file() and not (sweep / "sweep_manifest.json").is_file():
+            raise RunDirectoryError(
+                f"the sweep {sweep} has lost its sweep_manifest.json", "Restore it from a copy."
+            )
 
 
 def is_bundle(path: Path) -> bool:

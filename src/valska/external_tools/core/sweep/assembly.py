@@ -13,9 +13,9 @@ from valska.external_tools.core.sweep.drafting import (
     DraftedPoint,
     SweepDraft,
     stage_of,
-    with_point,
 )
 from valska.external_tools.core.sweep.layout import Sweep
+from valska.external_tools.core.sweep.points import with_point
 from valska.external_tools.core.sweep.units import Unit, UnitWriter
 from valska.external_tools.core.tool import Input, Stage
 from valska.external_tools.core.utils import sha256_file

@@ -18,7 +18,7 @@ from valska.external_tools.core.run_directory import build_run_dir, check_name, 
 from valska.external_tools.core.sweep.cost import Cost, cost_of
 from valska.external_tools.core.sweep.layout import SWEEPS
 from valska.external_tools.core.sweep.once import each_message_once
-from valska.external_tools.core.sweep.points import Point, described
+from valska.external_tools.core.sweep.points import Point, with_point
 from valska.external_tools.core.sweep.spool import Spool
 from valska.external_tools.core.tool import (
     Input,
@@ -179,8 +179,11 @@ def draft_sweep(request: SweepRequest, read: Read = read_file) -> SweepDraft:
     require_software(base)
     drafting = _Drafting(request, read)
     with each_message_once():
-        for point, (inputs, plan) in zip(request.points, _plans(request, read), strict=True):
-            with_point(point, drafting.add, point, inputs, plan)
+        try:
+            for point, (inputs, plan) in zip(request.points, _plans(request, read), strict=True):
+                with_point(point, drafting.add, point, inputs, plan)
+        except ValskaError as error:
+            raise _of_all(base, error, read) from error
         first = drafting.plan
         assert first is not None  # noqa: S101 - there is at least one point
         taxonomy = _base_taxonomy(base, first, read)
@@ -195,18 +198,6 @@ def draft_sweep(request: SweepRequest, read: Read = read_file) -> SweepDraft:
         drafting.keys,
         drafting.spool,
     )
-
-
-def with_point(point: Point, function: Any, *args: Any) -> Any:
-    """Call a function; an error of it names the point and what the point sets."""
-    try:
-        return function(*args)
-    except ValskaError as error:
-        shown = described(point)
-        shown = shown if len(shown) < 200 else f"{shown[:200]}…"
-        error.message = f"point {point.label} ({shown}): {error.message}"
-        error.args = (error.message, *error.args[1:])
-        raise
 
 
 def _plans(request: SweepRequest, read: Read) -> Iterator[Planned]:
@@ -252,13 +243,27 @@ def _next(tool: str, several: Iterator[Planned]) -> Planned:
         raise ValskaError(f"tool {tool} does not plan this point") from None
 
 
+def _plan_base(base: BundleRequest, read: Read) -> Planned:
+    """Plan what is asked for without any point's values."""
+    if isinstance(base.tool, PlansPoints):
+        return next(iter(base.tool.plan_points([base.spec], read)))
+    return _plan_one(base, base.spec, read)
+
+
+def _of_all(base: BundleRequest, error: ValskaError, read: Read) -> ValskaError:
+    """Return a point's error; without naming the point if all have it."""
+    try:
+        _plan_base(base, read)
+    except ValskaError as own:
+        if error.message.endswith(f": {own.message}"):
+            return own
+    return error
+
+
 def _base_taxonomy(base: BundleRequest, first: RunPlan, read: Read) -> Mapping[str, str]:
     """Return the levels without any point's values, so that they do not depend on the points."""
-    tool = base.tool
     try:
-        if isinstance(tool, PlansPoints):
-            return next(iter(tool.plan_points([base.spec], read)))[1].taxonomy
-        return _plan_one(base, base.spec, read)[1].taxonomy
+        return _plan_base(base, read)[1].taxonomy
     except ValskaError:
         return first.taxonomy
 

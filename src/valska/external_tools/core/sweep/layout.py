@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from valska.external_tools.core.manifest import COMMON
-from valska.external_tools.core.run_directory import Bundle, RunDirectoryError, open_bundle
+from valska.external_tools.core.run_directory import (
+    COMMON,
+    Bundle,
+    RunDirectoryError,
+    open_bundle,
+)
 
 SWEEPS = "_sweeps"
 """Level of the results tree that holds sweeps."""

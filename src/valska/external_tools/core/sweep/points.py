@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from valska.external_tools.core.errors import ValskaError
 from valska.external_tools.core.overrides import is_key, parse_fraction, parse_value
 from valska.external_tools.core.run_directory import check_name
 from valska.external_tools.core.sweep.labels import label_of
@@ -65,6 +66,18 @@ def described(point: Point) -> str:
     shown = [f"{key}={_json(value)}" for key, value in point.values.items()]
     shown += [f"{key} perturbed by {f!r}" for key, f in point.perturbations.items()]
     return ", ".join(shown) or "nothing"
+
+
+def with_point(point: Point, function: Any, *args: Any) -> Any:
+    """Call a function; an error of it names the point and what the point sets."""
+    try:
+        return function(*args)
+    except ValskaError as error:
+        shown = described(point)
+        shown = shown if len(shown) < 200 else f"{shown[:200]}…"
+        error.message = f"point {point.label} ({shown}): {error.message}"
+        error.args = (error.message, *error.args[1:])
+        raise
 
 
 def points_from_options(
