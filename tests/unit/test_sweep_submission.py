@@ -13,8 +13,10 @@ from handmade import FAKES, FakeSlurm, eventually
 from sweepmade import WORK, make_sweep, manifest_of, put_task_record
 from test_jobs import abandon_lock, killed
 
+from valska.cli.submit_sweep import which_of
 from valska.external_tools.core.errors import SubmissionError, UsageError, VerificationError
 from valska.external_tools.core.lock import LockedError, directory_lock
+from valska.external_tools.core.manifest import ManifestError
 from valska.external_tools.core.process import Completed, Stop, run
 from valska.external_tools.core.scheduler import OutcomeUnknownError
 from valska.external_tools.core.slurm import Slurm
@@ -29,7 +31,8 @@ from valska.external_tools.core.sweep.jobsfile import (
     write_sweep_jobs,
 )
 from valska.external_tools.core.sweep.layout import Sweep
-from valska.external_tools.core.sweep.submission import SweepSubmission, submit_sweep
+from valska.external_tools.core.sweep.slices import choose_labels
+from valska.external_tools.core.sweep.submission import KINDS, SweepSubmission, submit_sweep
 from valska.external_tools.core.tool import Resume
 
 TWO: Mapping[str, Mapping[str, Any]] = {
@@ -329,6 +332,28 @@ def test_which_points_are_sent(
     done = send(sweep, fake, stages=["fit"], **options)
     assert units(sweep, done.arrays[0]) == expected
     assert ("--resume" in done.commands[0]) == bool(options.get("resume"))
+
+
+def test_a_point_is_itself_also_where_its_name_is_a_word_of_only(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path / "r" / "s", ["failed", "b"], sharing=["failed", "b"])
+    which = which_of(sweep.points / "failed", (), ())
+    assert choose_labels(which.manifest, which.only) == ("failed",)
+    assert not set(KINDS) & set(which.only)
+    users = which_of(sweep.shared / WORK, (), ())
+    assert choose_labels(users.manifest, users.only) == ("failed", "b")
+    assert not set(KINDS) & set(users.only)
+
+
+@pytest.mark.parametrize("shared", [{"pre": "pre-none"}, {"fit": WORK}])
+def test_a_point_that_shares_what_is_not_there_is_one_clear_error(
+    tmp_path: Path, shared: Mapping[str, str]
+) -> None:
+    sweep = make_sweep(tmp_path / "r" / "s", LABELS, sharing=["a", "c"])
+    data = json.loads(sweep.manifest.read_text())
+    data["points"][0]["shared"] = shared
+    sweep.manifest.write_text(json.dumps(data))
+    with pytest.raises(ManifestError, match="which point 'a' needs"):
+        manifest_of(sweep)
 
 
 def test_a_label_that_is_none_is_refused(sweep: Sweep, fake: FakeSlurm) -> None:

@@ -84,12 +84,18 @@ def which_of(path: Path, only: tuple[str, ...], stages: tuple[str, ...]) -> Whic
         )
     label = path.absolute().name
     if path.absolute().parent == sweep.points:
-        return Which(path, sweep, manifest, (*only, manifest.point(label).label), stages or None)
+        word = _literal(manifest.point(label).label)
+        return Which(path, sweep, manifest, (*only, word), stages or None)
     lent = [entry for entry in manifest.shared if entry.label == label]
     users = [point.label for point in manifest.points if label in point.shared.values()]
     if not lent or not users:
         raise UsageError(f"no point of this sweep uses {path}", "`valska status` lists them.")
-    return Which(path, sweep, manifest, (*only, *users), (lent[0].stage,))
+    return Which(path, sweep, manifest, (*only, *map(_literal, users)), (lent[0].stage,))
+
+
+def _literal(label: str) -> str:
+    """Return a word of ``--only`` for a point, also for one that is called ``failed``."""
+    return f"[{label[0]}]{label[1:]}" if label in KINDS else label
 
 
 def submit(

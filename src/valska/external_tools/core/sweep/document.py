@@ -140,7 +140,8 @@ def read_sweep_manifest(sweep: Sweep) -> SweepManifest:
     Raises
     ------
     ManifestError
-        If it cannot be read, is not valid, has another major version, or names a unit twice.
+        If it cannot be read, is not valid, has another major version, or names a unit twice or
+        shared work that it does not have.
     """
     try:
         data = load_json(sweep.manifest)
@@ -154,6 +155,7 @@ def read_sweep_manifest(sweep: Sweep) -> SweepManifest:
     )
     _refuse_twice([point.label for point in points])
     _refuse_twice([entry.label for entry in shared])
+    _refuse_unknown_work(points, shared)
     return SweepManifest(
         points=points,
         shared=shared,
@@ -264,6 +266,18 @@ def _one_a_line(entries: Iterable[Mapping[str, Any]]) -> str:
 
 
 _text = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+
+
+def _refuse_unknown_work(points: Iterable[PointEntry], shared: Iterable[SharedEntry]) -> None:
+    stages = {entry.label: entry.stage for entry in shared}
+    for point in points:
+        for stage, label in point.shared.items():
+            if stages.get(label) != stage:
+                raise ManifestError(
+                    f"the sweep's manifest has no shared work {label!r} of stage {stage}, "
+                    f"which point {point.label!r} needs",
+                    "Restore it from its origin.",
+                )
 
 
 def _refuse_twice(labels: list[str]) -> None:

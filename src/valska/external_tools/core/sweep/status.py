@@ -122,7 +122,7 @@ def sweep_status(
     points = _chosen(manifest, labels)
     stages = _stages(sweep)
     used = {label for point in points for label in point.shared.values()}
-    lent = [entry for entry in manifest.shared if entry.label in used]
+    lent = [one for one in manifest.shared if one.label in used and one.stage in stages]
     look = gather(sweep, scheduler, _units(stages, points, lent), len(points) <= DETAILED)
     shared = {entry.label: look.stage(entry.place, stages[entry.stage], {}) for entry in lent}
     rows = {point.label: look.point(point, stages.values(), shared) for point in points}
