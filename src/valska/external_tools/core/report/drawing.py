@@ -165,6 +165,15 @@ def mark_points(axes: Any, points: Points) -> None:
         axes.set_xticks(range(len(words)), words, rotation=30)
         for word in axes.get_xticklabels():
             word.set_horizontalalignment("right")
+    elif _narrow(points):
+        axes.ticklabel_format(axis="x", style="plain", useOffset=False)
+        axes.locator_params(axis="x", nbins=6)
+
+
+def _narrow(points: Points) -> bool:
+    """Return whether values are so near to one another that they would be drawn as offsets."""
+    places = [place for place in points.places if place is not None]
+    return bool(places) and max(places) - min(places) < 1e-3 * max(map(abs, places))
 
 
 def draw_series(
