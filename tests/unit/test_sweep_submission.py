@@ -34,6 +34,7 @@ from valska.external_tools.core.sweep.layout import Sweep
 from valska.external_tools.core.sweep.slices import choose_labels
 from valska.external_tools.core.sweep.submission import KINDS, SweepSubmission, submit_sweep
 from valska.external_tools.core.tool import Resume
+from valska.external_tools.core.utils import sha256_file
 
 TWO: Mapping[str, Mapping[str, Any]] = {
     "fit": {"resume": Resume("fit/*/go-on", "--from"), "outputs": ("fit",)},
@@ -406,6 +407,21 @@ def test_an_altered_point_is_left_out(sweep: Sweep, fake: FakeSlurm, what: str) 
     assert units(sweep, done.arrays[0]) == ["a", "c", "d"]
 
 
+@pytest.mark.parametrize("path", ["/dev/zero", "../../../../etc/passwd", "config/../../../x"])
+def test_a_unit_whose_seal_leads_elsewhere_is_left_out(
+    sweep: Sweep, fake: FakeSlurm, path: str
+) -> None:
+    sums = sweep.points / "b" / "SHA256SUMS"
+    with sums.open("a") as file:
+        file.write(f"{'0' * 64}  {path}\n")
+    data = json.loads(sweep.manifest.read_text())
+    data["points"][1]["seal"] = sha256_file(sums)
+    sweep.manifest.write_text(json.dumps(data))
+    done = send(sweep, fake)
+    assert done.blocked["points/b", "fit"] == f"its SHA256SUMS names {path!r}"
+    assert units(sweep, done.arrays[0]) == ["a", "c", "d"]
+
+
 def test_points_of_altered_shared_work_are_left_out_and_told_why(
     tmp_path: Path, fake: FakeSlurm
 ) -> None:
@@ -604,6 +620,24 @@ def test_a_submit_killed_around_sbatchs_acceptance_sends_nothing_twice(
     done = send(sweep, fake)
     assert len(done.found) == (1 if fault == "kill-after" else 0)
     assert sent_tasks(fake) == sorted(f"{stage}_{i}" for stage in TWO for i in range(4))
+
+
+def test_what_an_interrupted_resubmit_has_run_is_not_run_again(
+    sweep: Sweep, fake: FakeSlurm
+) -> None:
+    options: Mapping[str, Any] = {"stages": ["fit"], "resubmit": True}
+    send(sweep, fake, stages=["fit"])
+    for label in LABELS:
+        finish(sweep, fake, label, "fit")
+    fake.fault("kill-after")
+    assert killed(lambda: send(sweep, fake, **options)) == signal.SIGKILL
+    name = read_arrays(sweep)[-1].name
+    for index, label in enumerate(LABELS):
+        fake.set_state(f"101_{index}", "COMPLETED")
+        put_task_record(sweep, f"points/{label}", "fit", f"101_{index}", "completed", name=name)
+    again = send(sweep, fake, **options)
+    assert ([array.job_id for array in again.found], again.arrays) == (["101"], ())
+    assert [array.count for array in send(sweep, fake, **options).arrays] == [4]
 
 
 def test_a_submit_killed_before_any_of_its_effects_is_taken_up(tmp_path: Path) -> None:

@@ -159,16 +159,18 @@ def read_sums(bundle: Bundle) -> dict[str, str]:
     except (OSError, UnicodeDecodeError) as error:
         raise VerificationError(f"cannot be read: {error}") from error
     digests: dict[str, str] = {}
+    unit = bundle.common is not None
     for number, line in enumerate(lines, 1):
         match = _LINE.fullmatch(line)
-        if not match or not _is_allowed(bundle, match[2]) or match[2] in digests:
+        if not match or not is_sealable(match[2], unit=unit) or match[2] in digests:
             raise VerificationError(f"line {number} is not usable")
         digests[match[2]] = match[1]
     return digests
 
 
-def _is_allowed(bundle: Bundle, path: str) -> bool:
-    if bundle.common is not None and _OUTSIDE.fullmatch(path):
+def is_sealable(path: str, *, unit: bool = True) -> bool:
+    """Return whether ``SHA256SUMS`` may name a path: inside, or what a sweep's unit relies on."""
+    if unit and _OUTSIDE.fullmatch(path):
         return True
     return not path.startswith("/") and not {"", ".", ".."} & set(path.split("/"))
 

@@ -10,7 +10,13 @@ from pathlib import Path
 from valska.external_tools.core.errors import VerificationError
 from valska.external_tools.core.manifest import Manifest
 from valska.external_tools.core.run_directory import Bundle
-from valska.external_tools.core.seal import Finding, check_file, check_outside, read_sums
+from valska.external_tools.core.seal import (
+    Finding,
+    check_file,
+    check_outside,
+    is_sealable,
+    read_sums,
+)
 from valska.external_tools.core.sweep.document import SweepManifest
 from valska.external_tools.core.sweep.layout import Sweep
 from valska.external_tools.core.sweep.slices import Work
@@ -74,8 +80,10 @@ def _fault(sweep: Sweep, work: Work, known: dict[str, str | None]) -> str | None
         return "its SHA256SUMS cannot be read"
     if hashlib.sha256(sums).hexdigest() != work.seal:
         return "its SHA256SUMS was altered"
-    for line in sums.decode().splitlines():
+    for line in sums.decode(errors="replace").splitlines():
         digest, path = line[:64], line[66:]
+        if not is_sealable(path):
+            return f"its SHA256SUMS names {path!r}"
         if path.startswith("../"):
             if path not in known:
                 known[path] = _digest(f"{unit}/{path}")

@@ -43,12 +43,15 @@ class Choice:
         In which state a stage must be.
     scheduler
         Name of the scheduler that will have it.
+    found
+        Place and stage of what an interrupted submit had sent already; once is enough.
     """
 
     labels: tuple[str, ...]
     stages: tuple[str, ...]
     kinds: frozenset[Kind]
     scheduler: str
+    found: frozenset[tuple[str, str]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +287,7 @@ class _Planner:
             return False
         if status.state is StageState.COMPLETED:
             self._found.completed += 1
-            return Kind.COMPLETED in kinds
+            return Kind.COMPLETED in kinds and (place, status.stage) not in self._choice.found
         return Kind.FAILED in kinds
 
     def _user(

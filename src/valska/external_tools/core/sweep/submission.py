@@ -32,7 +32,7 @@ from valska.external_tools.core.sweep.slices import (
     plan_work,
 )
 from valska.external_tools.core.sweep.status import SweepStatus, sweep_status
-from valska.external_tools.core.sweep.tasks import read_places, require_lists
+from valska.external_tools.core.sweep.tasks import current_tasks, read_places, require_lists
 from valska.external_tools.core.utils import random_hex
 
 log = logging.getLogger(__name__)
@@ -209,7 +209,7 @@ def _perform(
     arrays = read_arrays(asked.sweep)
     require_lists(asked.sweep, arrays)
     found = () if asked.dry_run else take_up(asked.sweep, arrays, asked.scheduler, settle_s, clock)
-    plan = _plan(asked, arrays)
+    plan = _plan(asked, arrays, found)
     if not plan.works and not found:
         _refuse_nothing(asked, plan)
     sender = _sender(asked, arrays, clock)
@@ -232,8 +232,11 @@ def _perform(
     )
 
 
-def _plan(asked: _Asked, arrays: Sequence[ArrayEntry]) -> WorkPlan:
-    plan = plan_work(asked.manifest, asked.common.stages, _status(asked), arrays, asked.choice)
+def _plan(asked: _Asked, arrays: Sequence[ArrayEntry], found: Sequence[ArrayEntry]) -> WorkPlan:
+    tasks = current_tasks(asked.sweep, found)
+    sent = frozenset((place, stage) for stage in tasks for place in tasks[stage].current)
+    choice = replace(asked.choice, found=sent)
+    plan = plan_work(asked.manifest, asked.common.stages, _status(asked), arrays, choice)
     altered = altered_units(asked.sweep, plan.works)
     if altered:
         kept = []
