@@ -401,8 +401,10 @@ def test_taken_by_something_else(tmp_path):
 def test_no_sweep_is_made_in_another(tmp_path):
     sweep = made(tmp_path)
     inner = drafted(tmp_path, base={"output": sweep.points / "inner"})
-    with pytest.raises(TakenError, match=r"inner lies in .*/sweep, which is a sweep"):
+    with pytest.raises(TakenError, match=r"inner lies in .*/sweep, which is a bundle or a"):
         create_sweep(inner, run=no_git)
+    with pytest.raises(TakenError, match="inner lies in"):
+        create(draft(request(tmp_path, output=sweep.points / "x_1/inner")), run=no_git)
     with pytest.raises(TakenError):
         preview(inner, add=False)
     assert not (sweep.points / "inner").exists()

@@ -37,6 +37,7 @@ from valska.external_tools.core.run_directory import (
     check_name,
     check_place,
     ensure_run_dir,
+    refuse_inside,
 )
 from valska.external_tools.core.runner import RunnerKind
 from valska.external_tools.core.seal import write_seal
@@ -189,6 +190,7 @@ def create(drafted: Draft, *, run: Run = run) -> Bundle:
     path = drafted.path
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise _taken(path)
+    refuse_inside(path)
     ensure_run_dir(path.parent, exist_ok=True)
     warn_of_leftovers(path)
     partial = Bundle(path.with_name(f".{path.name}.{random_hex(6)}.partial"))

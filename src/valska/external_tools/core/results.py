@@ -37,6 +37,8 @@ RUN_NAMES = frozenset({Bundle(Path()).manifest.name, Bundle(Path()).sums.name})
 """Files that make a directory a run."""
 SWEEP_NAME = Sweep(Path()).manifest.name
 """File that makes a directory a sweep."""
+LOST_NAMES = frozenset({Sweep(Path()).common.name, Bundle(Path()).sums.name})
+"""Files of a sweep that has lost that one."""
 
 
 class Kind(StrEnum):
@@ -303,7 +305,7 @@ def _below(directory: str) -> Iterator[tuple[str, Kind]]:
     except OSError:
         return
     names = {entry.name for entry in entries}
-    if SWEEP_NAME in names:
+    if SWEEP_NAME in names or names >= LOST_NAMES:
         yield directory, Kind.SWEEP
     elif names >= RUN_NAMES:
         yield directory, Kind.RUN

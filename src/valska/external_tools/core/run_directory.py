@@ -228,6 +228,24 @@ def is_bundle(path: Path) -> bool:
     return bundle.manifest.is_file() or bundle.sums.is_file()
 
 
+def refuse_inside(path: Path) -> None:
+    """Refuse a place in a bundle or a sweep: there it would be an unexpected file.
+
+    Raises
+    ------
+    TakenError
+        Naming the bundle or the sweep.
+    """
+    for parent in path.absolute().parents:
+        if (parent / "SHA256SUMS").is_file() and any(
+            (parent / name).is_file() for name in ("manifest.json", COMMON)
+        ):
+            raise TakenError(
+                f"{path} lies in {parent}, which is a bundle or a sweep itself",
+                "Choose a directory outside of it.",
+            )
+
+
 def ensure_run_dir(run_dir: Path, exist_ok: bool = False) -> None:
     """Make a run's directory and its parents.
 

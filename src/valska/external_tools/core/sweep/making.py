@@ -14,7 +14,7 @@ from valska.external_tools.core.bundling import put_in_place, warn_of_leftovers
 from valska.external_tools.core.errors import UsageError, ValskaError
 from valska.external_tools.core.manifest import Manifest
 from valska.external_tools.core.process import Run, run
-from valska.external_tools.core.run_directory import TakenError, ensure_run_dir, is_bundle
+from valska.external_tools.core.run_directory import TakenError, ensure_run_dir, refuse_inside
 from valska.external_tools.core.sweep.assembly import Assembly, Sciences, Work
 from valska.external_tools.core.sweep.common import write_common
 from valska.external_tools.core.sweep.document import (
@@ -166,12 +166,7 @@ def _compare(draft: SweepDraft, manifest: SweepManifest, common: Manifest) -> St
 def _require_free(path: Path) -> None:
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise TakenError(f"{path} exists already", "Choose another --sweep-id or -o DIR.")
-    for parent in path.parents:
-        if is_sweep(parent) or is_bundle(parent):
-            raise TakenError(
-                f"{path} lies in {parent}, which is a sweep or a bundle itself",
-                "Choose a directory outside of it.",
-            )
+    refuse_inside(path)
 
 
 @contextmanager
