@@ -109,7 +109,15 @@ def test_it_notes_that_the_chains_are_complete(case):
     assert case.run("--cpu", "--run", watched=True).returncode == 0
     (chains,) = case.outputs.glob("signal_fit/MN-*")
     note = case.outputs / "signal_fit" / "finished.json"
-    assert json.loads(note.read_text()) == {"chains": chains.name}
+    assert json.loads(note.read_text()) == {"chains": chains.name, "resumed": False}
+
+
+def test_it_notes_that_the_chains_were_begun_before(case):
+    case.knobs(seconds={"signal_fit": 0})
+    resumed = case.run("--cpu", "--run", "--file-root-dir", "MN-mine", watched=True)
+    assert resumed.returncode == 0
+    note = case.outputs / "signal_fit" / "finished.json"
+    assert json.loads(note.read_text()) == {"chains": "MN-mine", "resumed": True}
 
 
 @pytest.mark.parametrize("arguments", [("--cpu",), ("--cpu", "--run")])

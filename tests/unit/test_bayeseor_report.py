@@ -243,6 +243,23 @@ def test_evidences_with_uniform_priors_are_not_compared(outputs):
     assert summed(outputs, {"uprior_bins": ""}).notes == ()
 
 
+def test_of_resumed_chains_the_plain_evidence_is_taken_and_told(outputs):
+    note = {"chains": CHAINS, "resumed": True}
+    (outputs / "signal_fit" / "finished.json").write_text(json.dumps(note))
+    found = summed(outputs)
+    assert found.values["ln_z_signal_fit"] == -233.453848745804237
+    assert (found.values["evidence_signal_fit"], found.values["evidence_no_signal"]) == (
+        "ns",
+        "ins",
+    )
+    assert found.complete
+    (told,) = found.notes
+    assert told.startswith("signal_fit: went on from chains of an earlier attempt")
+    assert summed(outputs, evidence="ns").notes == ()
+    (outputs / "signal_fit" / "finished.json").write_text(json.dumps({**note, "resumed": False}))
+    assert summed(outputs).values["ln_z_signal_fit"] == -233.866200168804909
+
+
 def damage_number(path):
     path.write_text(path.read_text().replace("E+0", "E+x"))
 

@@ -382,7 +382,8 @@ def sample(settings, folder, bins, knobs):
                 if step == 250:
                     write_preliminary(link, value)
                 print(f"count {step}", flush=True)
-    write_results(link, [draw() for _ in range(200)], value + dice.gauss(0, error), error, dice)
+    draws = [draw() for _ in range(200)]
+    write_results(link, draws, value + dice.gauss(0, error), error, dice, resumed=done > 0)
     link.unlink()
     print("\nSampling complete!\n")
     print(f"Final MultiNest output base: {folder}")
@@ -408,7 +409,7 @@ def write_preliminary(folder, value):
     )
 
 
-def write_results(folder, draws, value, error, dice):
+def write_results(folder, draws, value, error, dice, resumed):
     likelihoods = [value + 1 + dice.gauss(0, 0.3) for _ in draws]
     columns = list(zip(*draws, strict=True))
     means = [sum(column) / len(column) for column in columns]
@@ -424,15 +425,16 @@ def write_results(folder, draws, value, error, dice):
         "data-live.points": [row([0.5, *point[1:], lnl]) for point, lnl in pairs[:75]],
         "data-phys_live.points": [row([*point, lnl], 1) for point, lnl in pairs[:75]],
         "data-summary.txt": [row([*means, *sigmas, *best, *best, value, max(likelihoods)])] * 2,
-        "data-stats.dat": stats(value, error, dice, means, sigmas, best),
+        "data-stats.dat": stats(value, error, dice, means, sigmas, best, resumed),
         "data-IS.iterinfo": [], "data-IS.points": [], "data-IS.ptprob": [],
     }  # fmt: skip
     for name, lines in texts.items():
         (folder / name).write_text("".join(lines))
 
 
-def stats(value, error, dice, means, sigmas, best):
-    important = value + dice.gauss(0, error / 3)
+def stats(value, error, dice, means, sigmas, best, resumed):
+    """The importance-sampled evidence is too high after a resume, as MultiNest's is."""
+    important = value + dice.gauss(0, error / 3) + (0.5 if resumed else 0)
     rows = [(fortran(mean), fortran(sigma)) for mean, sigma in zip(means, sigmas, strict=True)]
     return [
         f"Nested Sampling Global Log-Evidence           :{fortran(value)}  +/-{fortran(error)}\n",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 from valska.external_tools.bayeseor.driver import FINISHED
 from valska.external_tools.core.errors import ValskaError
@@ -53,6 +54,22 @@ def find_chains(directory: Path) -> tuple[Path, tuple[str, ...]]:
             return path, _told(path, found)
     newest = candidates[-1]
     raise ChainsError(f"{newest.name}: {_fault(newest)}")
+
+
+def were_resumed(directory: Path) -> bool:
+    """Return whether the job noted that it went on from chains of an earlier attempt.
+
+    Parameters
+    ----------
+    directory
+        The hypothesis's output directory.
+
+    Raises
+    ------
+    ChainsError
+        If its note is damaged.
+    """
+    return bool(_note(directory).get("resumed"))
 
 
 def read_rows(path: Path) -> list[list[float]]:
@@ -125,17 +142,20 @@ def _age(path: Path) -> tuple[int, str]:
 
 def _named(directory: Path, found: list[Path]) -> list[Path]:
     """Return the directory of chains that the job noted; none without its note."""
-    note = directory / FINISHED
-    if not note.is_file():
-        return []
+    note = _note(directory)
+    named = [path for path in found if path.name == note.get("chains")]
+    if note and not named:
+        raise ChainsError(f"there is no {str(note.get('chains'))[:80]}, which {FINISHED} names")
+    return named
+
+
+def _note(directory: Path) -> dict[str, Any]:
+    """Return what the job noted when BayesEoR ended; nothing without its note."""
+    path = directory / FINISHED
     try:
-        name = load_json(note).get("chains")
+        return load_json(path) if path.is_file() else {}
     except ValskaError as error:
         raise ChainsError(f"{FINISHED} is damaged") from error
-    named = [path for path in found if path.name == name]
-    if not named:
-        raise ChainsError(f"there is no {str(name)[:80]}, which {FINISHED} names")
-    return named
 
 
 def _fault(path: Path) -> str:

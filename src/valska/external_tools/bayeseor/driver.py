@@ -7,7 +7,8 @@ A copy of this file goes into every bundle and runs where BayesEoR does: it need
 BayesEoR takes more priors than k bins without a word, samples nonsense with fewer, and where it can
 use no GPU ends, after all its preparations, with a message about print(). MultiNest writes results
 long before it has finished, and where it aborts it ends the process with exit code 0. So
-``finished.json`` is written beside the chains when BayesEoR says that they are complete.
+``finished.json`` is written beside the chains when BayesEoR says that they are complete; it tells
+whether they were begun by an earlier attempt, since that spoils one of MultiNest's evidences.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 
 FINISHED = "finished.json"
 """Names the directory of the complete chains; lies beside it."""
+_RESUME = "--file-root-dir"
 MISUSE = 2
 
 _K_BINS = re.compile(r"k bins: (\d+)\s*$")
@@ -96,7 +98,8 @@ def main(argv: list[str]) -> None:
             raise
     if watched.complete and watched.chains:
         chains = Path(watched.chains)
-        chains.with_name(FINISHED).write_text(json.dumps({"chains": chains.name}) + "\n")
+        note = {"chains": chains.name, "resumed": _RESUME in arguments}
+        chains.with_name(FINISHED).write_text(json.dumps(note) + "\n")
 
 
 def _priors(arguments: list[str]) -> int | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from valska.external_tools.bayeseor.chains import ChainsError, find_chains
+from valska.external_tools.bayeseor.chains import ChainsError, find_chains, were_resumed
 from valska.external_tools.bayeseor.evidence import (
     Estimate,
     Estimator,
@@ -39,6 +39,11 @@ _POWER = "log10 mK²"
 _NOT_NORMALISED = (
     "uprior_bins: BayesEoR does not normalise uniform priors, and the evidences of two hypotheses "
     "cannot be compared: no Δ ln Z"
+)
+
+_RESUMED = (
+    "went on from chains of an earlier attempt, after which MultiNest's importance-sampled "
+    "evidence is too high: that of plain nested sampling is taken; for all alike: --evidence ns"
 )
 
 _COLUMNS = (
@@ -77,6 +82,8 @@ _COLUMNS = (
         "null test",
         "pass, fail or inconclusive: whether no_signal is preferred by sigma standard errors.",
     ),
+    Column("evidence_signal_fit", "evidence", "Which one was read: ins or ns.", shown=False),
+    Column("evidence_no_signal", "evidence", "Which one was read: ins or ns.", shown=False),
     Column(
         "chains_signal_fit", "chains", "Directory of chains of signal_fit that was read.",
         shown=False,
@@ -112,6 +119,7 @@ class _Found:
     """What one hypothesis found; what is None is missing or damaged."""
 
     evidence: Estimate | None = None
+    estimator: Estimator | None = None
     bins: tuple[Bin, ...] = ()
     chains: str | None = None
     notes: tuple[str, ...] = ()
@@ -131,6 +139,7 @@ class _Summing:
         values: dict[str, Cell] = {}
         for name, one in found.items():
             values |= _with_error(f"ln_z_{name}", one.evidence)
+            values[f"evidence_{name}"] = one.estimator.value if one.estimator else None
             values[f"chains_{name}"] = one.chains
         lines = [line for name, one in found.items() for line in _lines(name, one.bins)]
         notes = [note for one in found.values() for note in one.notes]
@@ -152,24 +161,13 @@ class _Summing:
             return _Found(notes=(f"{name}: {state}",))
         try:
             chains, notes = find_chains(run.outputs / name)
+            estimator = self.estimator
+            if estimator is Estimator.INS and were_resumed(run.outputs / name):
+                estimator, notes = Estimator.NS, (*notes, _RESUMED)
         except ChainsError as error:
             return _Found(notes=(f"{name}: {error.message}",))
-        return self._read(name, chains, notes, bool(run.section.get("log_priors", True)))
-
-    def _read(self, name: str, chains: Path, notes: tuple[str, ...], log: bool) -> _Found:
         told = [f"{name}: {note}" for note in notes]
-        evidence: Estimate | None = None
-        bins: tuple[Bin, ...] = ()
-        try:
-            evidence = read_evidence(chains, self.estimator)
-        except ChainsError as error:
-            told.append(f"{name}: {error.message}")
-        try:
-            bins = read_spectrum(chains, log)
-        except ChainsError as error:
-            told.append(f"{name}: {error.message}")
-        whole = evidence is not None and bool(bins)
-        return _Found(evidence, bins, chains.name, tuple(told), whole)
+        return _read(name, chains, estimator, told, bool(run.section.get("log_priors", True)))
 
     def _together(self, found: Mapping[str, _Found]) -> dict[str, Cell]:
         signal, none = (found.get(name, _Found()).evidence for name in (SIGNAL_FIT, NO_SIGNAL))
@@ -181,6 +179,22 @@ class _Summing:
             **_with_error("log10_bayes_factor", delta.in_decades()),
             "null_test": null_test(delta, self.sigma).value,
         }
+
+
+def _read(name: str, chains: Path, estimator: Estimator, told: list[str], log: bool) -> _Found:
+    evidence: Estimate | None = None
+    bins: tuple[Bin, ...] = ()
+    try:
+        evidence = read_evidence(chains, estimator)
+    except ChainsError as error:
+        told.append(f"{name}: {error.message}")
+    try:
+        bins = read_spectrum(chains, log)
+    except ChainsError as error:
+        told.append(f"{name}: {error.message}")
+    used = estimator if evidence else None
+    whole = evidence is not None and bool(bins)
+    return _Found(evidence, used, bins, chains.name, tuple(told), whole)
 
 
 def start(options: Mapping[str, Any]) -> Summarize:
