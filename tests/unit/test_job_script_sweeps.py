@@ -169,6 +169,12 @@ def test_list_without_an_array_is_refused(tmp_path, scripts):
     assert "job array" in _refused(sweep, scripts, arguments, {}, 2)
 
 
+def test_one_unit_in_all_tasks_of_an_array_is_refused(tmp_path, scripts, slurm):
+    sweep = make_sweep(tmp_path)
+    err = _refused(sweep, scripts, ("points/a",), slurm(sweep, 1), 2)
+    assert "all tasks of an array would run points/a at once" in err
+
+
 def test_missing_list_is_refused(tmp_path, scripts, slurm):
     sweep = make_sweep(tmp_path)
     digest, name = make_list(sweep, ["points/a"])

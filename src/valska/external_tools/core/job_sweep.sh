@@ -22,6 +22,8 @@ enter_run() {
     local line
     if [[ -n $list ]]; then
         take_from_list
+    elif [[ -n $task ]]; then
+        refuse 2 "all tasks of an array would run $place at once; give it a list, or leave --array out"
     elif [[ $place != /* && -d $started_in/$place ]]; then
         place=$started_in/$place
     fi
