@@ -372,6 +372,21 @@ def test_work_that_is_used_is_not_run_again(sweep: Sweep, fake: FakeSlurm) -> No
     assert len(fake.jobs()) == 8
 
 
+def test_shared_work_that_another_point_uses_is_not_run_again(
+    tmp_path: Path, fake: FakeSlurm
+) -> None:
+    sweep = make_sweep(tmp_path / "r" / "s", LABELS, sharing=["a", "c"])
+    send(sweep, fake)
+    finish(sweep, fake, WORK, "pre")
+    for stage in ("fit", "null"):
+        finish(sweep, fake, "a", stage)
+    done = send(sweep, fake, only=["a"], resubmit=True)
+    assert "fit of c (job 101_1) uses it" in done.blocked[f"shared/{WORK}", "pre"]
+    assert [(array.stage, array.dependency) for array in done.arrays] == [
+        ("fit", None), ("null", None),
+    ]  # fmt: skip
+
+
 def test_two_submits_do_not_meet(sweep: Sweep, fake: FakeSlurm) -> None:
     with directory_lock(sweep.bundle.submit_lock), pytest.raises(LockedError):
         send(sweep, fake)

@@ -224,6 +224,10 @@ class _Planner:
         self._choice = choice
         self._found = WorkPlan()
         self._sent_now: set[str] = set()
+        self._users: dict[str, list[PointEntry]] = {}
+        for point in manifest.points:
+            for label in point.shared.values():
+                self._users.setdefault(label, []).append(point)
 
     def plan(self) -> WorkPlan:
         known = self._manifest.by_label()
@@ -246,10 +250,11 @@ class _Planner:
         """Refuse to run shared work again while something uses it."""
         if Kind.COMPLETED not in self._choice.kinds:
             return False
-        for point in self._manifest.points:
+        later = self._descendants([entry.stage])
+        for point in self._users[entry.label]:
             row = self._status.points[point.label]
-            for name in self._descendants([entry.stage]):
-                if entry.label in point.shared.values() and row[name].may_run:
+            for name in later:
+                if row[name].may_run:
                     self._block(entry.place, entry.stage, _used(name, row[name], point.label))
                     return True
         return False
