@@ -170,14 +170,6 @@ def rows_of(sweep):
 
 
 def test_each_that_goes_wrong_is_named_and_only_that_is_done_again(user, struck):
-    assert points_of(user, struck) == {
-        label(KILLED): WHOLE | {"signal_fit": "failed"},
-        label(CANCELLED): WHOLE | {"no_signal": "cancelled"},
-        label(LATE): WHOLE | {"signal_fit": "timeout"},
-        label(BROKEN): dict(zip(STAGES, ("failed", "cancelled", "cancelled"), strict=True)),
-        label("9.3"): WHOLE,
-        label("9.4"): WHOLE,
-    }
     why = reasons(user, struck)
     assert why == {
         (label(KILLED), "signal_fit"): "killed before it could write its record",
@@ -186,6 +178,14 @@ def test_each_that_goes_wrong_is_named_and_only_that_is_done_again(user, struck)
         (label(BROKEN), "cpu_precompute"): "the payload ended with exit code 3",
         (label(BROKEN), "signal_fit"): "never started: cpu_precompute did not succeed",
         (label(BROKEN), "no_signal"): "never started: cpu_precompute did not succeed",
+    }
+    assert points_of(user, struck) == {
+        label(KILLED): WHOLE | {"signal_fit": "failed"},
+        label(CANCELLED): WHOLE | {"no_signal": "cancelled"},
+        label(LATE): WHOLE | {"signal_fit": "timeout"},
+        label(BROKEN): dict(zip(STAGES, ("failed", "cancelled", "cancelled"), strict=True)),
+        label("9.3"): WHOLE,
+        label("9.4"): WHOLE,
     }
     told = user.valska("status", struck, "--only", "failed").stdout
     assert all(reason in told for reason in why.values())
