@@ -29,6 +29,7 @@ array_dir_prefix: "matrices/"
 output_dir: "signal_fit"
 priors: [[0.7, 2.7], [1.5, 3.5], [2.0, 4.0]]
 """
+SAVED = " F\n  25  60  1  75\n"
 
 
 class Case:
@@ -112,12 +113,21 @@ def test_it_notes_that_the_chains_are_complete(case):
     assert json.loads(note.read_text()) == {"chains": chains.name, "resumed": False}
 
 
-def test_it_notes_that_the_chains_were_begun_before(case):
-    case.knobs(seconds={"signal_fit": 0})
-    resumed = case.run("--cpu", "--run", "--file-root-dir", "MN-mine", watched=True)
-    assert resumed.returncode == 0
-    note = case.outputs / "signal_fit" / "finished.json"
-    assert json.loads(note.read_text()) == {"chains": "MN-mine", "resumed": True}
+@pytest.mark.parametrize("state", [" T\n", SAVED, None])
+def test_it_notes_whether_saved_chains_were_gone_on_from(case, state):
+    chains = case.outputs / "signal_fit" / "MN-mine"
+    chains.mkdir(parents=True)
+    if state:
+        (chains / "data-resume.dat").write_text(state)
+    arguments = ("--cpu", "--run", "--file-root-dir", "MN-mine")
+    if state == " T\n":
+        assert case.run(*arguments).returncode == 2
+    done = case.run(*arguments, watched=True)
+    assert done.returncode == 0, done.stderr
+    note = json.loads((chains.parent / "finished.json").read_text())
+    assert note == {"chains": "MN-mine", "resumed": state == SAVED}
+    assert ("begins anew" in done.stdout) is (state == " T\n")
+    assert ("MultiNest resuming" in done.stdout) is (state == SAVED)
 
 
 @pytest.mark.parametrize("arguments", [("--cpu",), ("--cpu", "--run")])

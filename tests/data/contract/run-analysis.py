@@ -361,7 +361,7 @@ def sample(settings, folder, bins, knobs):
     live, steps = 25 * len(bins), 5 * 25 * len(bins)
     value, error = evidence(settings, knobs)
     resume = link / "data-resume.dat"
-    done = int(resume.read_text().split()[1]) if resume.exists() else 0
+    done = saved_steps(resume)
     how = "resuming" if done else "Warning: no resume file found, starting from scratch"
     print(f" MultiNest {how}")
     print(f" no. of live points = {live:4d}\n dimensionality = {len(bins):4d}", flush=True)
@@ -388,6 +388,16 @@ def sample(settings, folder, bins, knobs):
     print("\nSampling complete!\n")
     print(f"Final MultiNest output base: {folder}")
     print(" Sampling finished. Exiting MultiNest")
+
+
+def saved_steps(path):
+    """Return what was saved; the real MultiNest cannot read its first points after most kills."""
+    words = path.read_text().split() if path.exists() else ["F", "0"]
+    if words == ["T"]:
+        print("Fortran runtime error: End of file", file=sys.stderr)
+        sys.stdout.flush()
+        os._exit(2)
+    return int(words[1])
 
 
 def write_state(path, step, finished, live, value):

@@ -26,12 +26,13 @@ from typing import Any
 FINISHED = "finished.json"
 """Names the directory of the complete chains; lies beside it."""
 _RESUME = "--file-root-dir"
+_STATE = "data-resume.dat"
+"""What MultiNest has saved; a single T until it has."""
 MISUSE = 2
 
 _K_BINS = re.compile(r"k bins: (\d+)\s*$")
 _COMPLETE = re.compile(r"Sampling complete!")
 _CHAINS = re.compile(r"Final MultiNest output base: (.+?)/?\s*$")
-_PRIORS = re.compile(r"^priors: (.*)$", re.MULTILINE)
 
 
 class Watched:
@@ -87,7 +88,8 @@ def main(argv: list[str]) -> None:
         _end(f"there is no {program}; name BayesEoR's run-analysis.py with --program")
     if "--gpu" in arguments:
         _check_gpu()
-    watched = Watched(sys.stdout, _priors(arguments))
+    priors, resumed = _configured(arguments, "priors"), _goes_on(arguments)
+    watched = Watched(sys.stdout, None if priors is None else len(priors))
     sys.stdout = watched
     sys.argv = argv
     sys.path[0] = str(Path(program).parent)
@@ -98,17 +100,34 @@ def main(argv: list[str]) -> None:
             raise
     if watched.complete and watched.chains:
         chains = Path(watched.chains)
-        note = {"chains": chains.name, "resumed": _RESUME in arguments}
+        note = {"chains": chains.name, "resumed": resumed}
         chains.with_name(FINISHED).write_text(json.dumps(note) + "\n")
 
 
-def _priors(arguments: list[str]) -> int | None:
-    """Return how many priors the configuration has."""
+def _goes_on(arguments: list[str]) -> bool:
+    """Return whether there are chains to go on from; sampling begins anew where none was saved.
+
+    Until MultiNest has saved a state for the first time, it may not be able to read what there is
+    (first points that a kill cut off), or leaves the first points out of one of its evidences.
+    """
+    if _RESUME not in arguments[:-1]:
+        return False
+    chains = arguments[arguments.index(_RESUME) + 1]
+    state = Path(str(_configured(arguments, "output_dir") or "."), chains, _STATE)
+    if state.is_file() and state.read_text(encoding="ascii").split() == ["T"]:
+        print("valska: nothing was saved of the chains yet: sampling begins anew", flush=True)
+        state.unlink(missing_ok=True)
+    return state.exists()
+
+
+def _configured(arguments: list[str], key: str) -> Any:
+    """Return a value of the configuration; None if it is not there."""
     if "--config" not in arguments[:-1]:
         return None
     config = Path(arguments[arguments.index("--config") + 1])
-    found = _PRIORS.search(config.read_text(encoding="utf-8"))
-    return len(ast.literal_eval(found[1])) if found else None
+    pattern = rf"^{key}: (.*)$"
+    found = re.search(pattern, config.read_text(encoding="utf-8"), re.MULTILINE)
+    return ast.literal_eval(found[1]) if found else None
 
 
 def _check_gpu() -> None:

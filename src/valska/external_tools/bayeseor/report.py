@@ -43,7 +43,7 @@ _NOT_NORMALISED = (
 
 _RESUMED = (
     "went on from chains of an earlier attempt, after which MultiNest's importance-sampled "
-    "evidence is too high: that of plain nested sampling is taken; for all alike: --evidence ns"
+    "evidence is wrong: that of plain nested sampling is taken; for all alike: --evidence ns"
 )
 
 _COLUMNS = (
