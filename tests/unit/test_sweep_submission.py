@@ -403,6 +403,21 @@ def test_a_scheduler_that_does_not_answer_stops_a_second_submit(
     assert len(fake.jobs()) == 8
 
 
+def test_what_somebody_runs_by_hand_is_not_sent(sweep: Sweep, fake: FakeSlurm) -> None:
+    send(sweep, fake, stages=["fit"])
+    for label in LABELS:
+        finish(sweep, fake, label, "fit", "FAILED")
+    with (fake.path / "queue").open("a") as queue:
+        queue.write("55|RUNNING|None|0:10|1:00|toy-fit\n")
+    put_task_record(sweep, "points/a", "fit", "55", "running", name="toy-fit")
+    put_task_record(sweep, "points/b", "fit", "56", "running", name="toy-fit")
+    done = send(sweep, fake, stages=["fit"], resume=True)
+    assert units(sweep, done.arrays[0]) == ["b", "c", "d"], "job 56 is gone"
+    assert done.live == 1
+    later = send(sweep, fake, stages=["judge"], only=["a"])
+    assert [array.dependency for array in later.arrays] == ["afterok:55"]
+
+
 def test_an_end_that_is_not_clear_is_not_run_again_by_resume(sweep: Sweep, fake: FakeSlurm) -> None:
     send(sweep, fake, only=["a"], stages=["fit"])
     fake.set_state("100_0", "COMPLETED")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -35,6 +35,7 @@ from valska.external_tools.core.sweep.traces import (
     LOGS,
     RECORDS,
     Traces,
+    has_other,
     has_stage,
     newest_of_job,
     read_traces,
@@ -76,16 +77,19 @@ def gather(
     thorough
         Whether every record is read.
     """
-    tasks = current_tasks(sweep, read_arrays(sweep))
+    arrays = read_arrays(sweep)
+    sent = frozenset(array.job_id for array in arrays if array.job_id)
+    tasks = current_tasks(sweep, arrays)
     answers = ask_each(sweep.bundle, _refs(units, tasks), scheduler)
     traces = read_traces(sweep, list(units))
-    by_hand = _refs_by_hand(sweep, units, tasks, traces)
+    others = dict.fromkeys(place for place, names in traces.items() if has_other(names, sent))
+    by_hand = _refs_by_hand(sweep, tasks, others, sent)
     for name, answer in ask_each(sweep.bundle, by_hand, scheduler).items():
         before = answers.get(name, Answer({}))
         answers[name] = Answer({**before.jobs, **answer.jobs}, before.error or answer.error)
     jobs = {job: info for answer in answers.values() for job, info in answer.jobs.items()}
     notes = [answer.error for answer in answers.values() if answer.error]
-    return Evidence(sweep, tasks, answers, jobs, traces, thorough, notes)
+    return Evidence(sweep, tasks, answers, jobs, traces, others, thorough, notes)
 
 
 def _refs(
@@ -106,20 +110,21 @@ def _refs(
 
 
 def _refs_by_hand(
-    sweep: Sweep,
-    units: Mapping[str, tuple[str, ...]],
-    tasks: Mapping[str, StageTasks],
-    traces: Traces,
+    sweep: Sweep, tasks: Mapping[str, StageTasks], places: Iterable[str], sent: frozenset[str]
 ) -> dict[str, list[JobRef]]:
-    """Return the jobs that somebody sent by hand and whose records say that they run."""
+    """Return the jobs that somebody sent by hand and whose records say that they run.
+
+    Of a stage that valska has sent, only those that the same scheduler would have.
+    """
     refs: dict[str, list[JobRef]] = {}
-    for place, names in traces.items():
-        sent = {stage for stage in units[place] if place in _tasks(tasks, stage).current}
-        if any(has_stage(names, stage) for stage in units[place] if stage not in sent):
-            for record in _records(sweep.unit(place)).records:
-                if record.stage not in sent and not record.ended and record.scheduler != "none":
-                    ref = JobRef(record.job_id, record.job_name)
-                    refs.setdefault(record.scheduler, []).append(ref)
+    for place in places:
+        for record in _records(sweep.unit(place)).records:
+            task = _tasks(tasks, record.stage).current.get(place)
+            asked = task is None or task[0].scheduler == record.scheduler
+            by_hand = record.scheduler != "none" and record.job_id.partition("_")[0] not in sent
+            if by_hand and asked and not record.ended:
+                ref = JobRef(record.job_id, record.job_name)
+                refs.setdefault(record.scheduler, []).append(ref)
     return refs
 
 
@@ -139,13 +144,17 @@ def _of_task(record: StageRecord) -> StageRecord:
 
 @dataclass(slots=True)
 class Evidence:
-    """All that is known at one moment, and the judgement over it."""
+    """All that is known at one moment, and the judgement over it.
+
+    `others` are places of units that have records of jobs which valska did not send.
+    """
 
     sweep: Sweep
     tasks: Mapping[str, StageTasks]
     answers: Mapping[str, Answer]
     jobs: Mapping[str, JobInfo]
     traces: Traces
+    others: Collection[str]
     thorough: bool
     notes: list[str]
 
@@ -174,9 +183,12 @@ class Evidence:
         names = self.traces.get(place, ())
         if tasks is None or task is None:
             return self._by_hand(place, stage) if has_stage(names, stage.name) else stage.untouched
-        if not self.thorough and (quick := self._quick(place, names, tasks, *task)):
-            return quick
-        return self._slow(place, names, stage, before, tasks, *task)
+        found = None if self.thorough else self._quick(place, names, tasks, *task)
+        found = found or self._slow(place, names, stage, before, tasks, *task)
+        if not found.may_run and place in self.others:
+            by_hand = self._by_hand(place, stage)
+            return by_hand if by_hand.state.live else found
+        return found
 
     def _quick(
         self, place: str, names: Sequence[str], tasks: StageTasks, array: ArrayEntry, index: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -53,6 +53,11 @@ def newest_of_job(names: Sequence[str], stage: str, job: str) -> str | None:
 def has_stage(names: Sequence[str], stage: str) -> bool:
     """Return whether there is any record of a stage."""
     return any(name.startswith(f"{stage}-") and name.endswith(".json") for name in names)
+
+
+def has_other(names: Sequence[str], sent: Container[str]) -> bool:
+    """Return whether there is a record by a job that is none of these arrays."""
+    return any(name.partition("-")[2].partition("_")[0] not in sent for name in names)
 
 
 def state_in(sweep: Sweep, place: str, name: str) -> RecordState | None:
