@@ -147,9 +147,10 @@ def submit(
         ready=ready,
     )
     _print(which, done, as_json)
+    status = _wait(which, chosen) if waits and not dry_run else None
     _refuse_blocked(done)
-    if waits and not dry_run:
-        _wait(which, chosen)
+    if status is not None:
+        _require_success(status, which.stages)
 
 
 def cancel(
@@ -271,7 +272,7 @@ def _refuse_blocked(done: SweepSubmission) -> None:
     )
 
 
-def _wait(which: Which, scheduler: Scheduler) -> None:
+def _wait(which: Which, scheduler: Scheduler) -> SweepStatus:
     labels = choose_labels(which.manifest, [word for word in which.only if word not in KINDS])
     told: dict[str, str] = {}
 
@@ -283,7 +284,7 @@ def _wait(which: Which, scheduler: Scheduler) -> None:
                 note(f"{stage}: {text}")
 
     try:
-        status = wait_sweep(
+        return wait_sweep(
             which.sweep,
             which.manifest,
             scheduler,
@@ -295,7 +296,6 @@ def _wait(which: Which, scheduler: Scheduler) -> None:
     except KeyboardInterrupt:
         note("The jobs go on. `valska status` follows them, `valska cancel` ends them.")
         raise
-    _require_success(status, which.stages)
 
 
 def _require_success(status: SweepStatus, stages: Sequence[str] | None) -> None:
