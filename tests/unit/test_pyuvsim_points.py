@@ -97,6 +97,11 @@ def test_inputs_and_stages_are_the_same_objects():
     [
         (set_to("freq.start_freq", 1e8, 2e8, "many", 3e8), 2, "start_freq is not a number"),
         ([*changed_by("freq.start_freq", 0.0), *changed_by("freq.no", 0.1, 0.2)], 1, "no key"),
+        (set_to("freq.Nfreqs", 4, 5, 0), 2, "freq.Nfreqs is not above 0: 0"),
+        (set_to("freq.Nfreqs", 4, 5, -1, 6), 2, "freq.Nfreqs is not above 0: -1"),
+        (set_to("time.Ntimes", 0), 0, "time.Ntimes is not above 0: 0"),
+        (set_to("freq.channel_width", 1e5, -1e5), 1, "channel_width is not above 0: -100000.0"),
+        (set_to("time.integration_time", [11.0, 0.0]), 0, "integration_time is not above 0: 0.0"),
     ],
 )
 def test_a_fault_is_raised_when_its_turn_comes(specs, good, said):

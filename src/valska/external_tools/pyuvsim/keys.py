@@ -53,6 +53,9 @@ TELESCOPE_CONFIG = _keys(
 _STRICT = frozenset({"freq", "time"})
 """Sections in which pyuvsim stops at an unknown key."""
 
+_POSITIVE = frozenset(("freq.Nfreqs", "freq.channel_width", "time.Ntimes", "time.integration_time"))
+"""Counts and widths, without which there is nothing to simulate."""
+
 
 def known_overrides() -> frozenset[str]:
     """Return the dotted keys that an override may add to an obsparam file."""
@@ -116,6 +119,11 @@ def unknown_keys(obsparam: Mapping[Any, Any], telescope: Mapping[Any, Any]) -> t
     return tuple(unknown)
 
 
+def is_possible(key: str, number: float) -> bool:
+    """Return whether a number can stand at a dotted key: counts and widths are above 0."""
+    return key not in _POSITIVE or number > 0
+
+
 def near(name: str, known: Iterable[str]) -> str | None:
     """Return the known key that a name is probably a typing error of."""
     by_fold = {key.casefold(): key for key in known}
@@ -151,6 +159,11 @@ def _check_numbers(document: Mapping[str, Any], what: str) -> None:
             for element in value if isinstance(value, list) else [value]:
                 if not isinstance(element, int | float):
                     raise _not_number(f"{section}.{key}", element, what)
+                if not is_possible(f"{section}.{key}", element):
+                    raise UsageError(
+                        f"{what}: {section}.{key} is not above 0: {element!r}",
+                        "Write a positive number.",
+                    )
 
 
 def _not_number(key: str, value: Any, what: str) -> UsageError:

@@ -10,6 +10,7 @@ from valska.external_tools.core.errors import ValskaError
 from valska.external_tools.core.overrides import is_number, perturbed, value_at
 from valska.external_tools.core.tool import Input, Read, RunPlan, RunSpec
 from valska.external_tools.pyuvsim.discovery import TELESCOPE_PREFIX, load_configuration
+from valska.external_tools.pyuvsim.keys import is_possible
 
 _ABSENT = object()
 
@@ -87,7 +88,7 @@ class PointPlanner:
             value: Any = spec.overrides.get(key)
             if key in spec.perturbations and key not in self._first.overrides:
                 value = perturbed(self._base(key), spec.perturbations[key], key)
-            if not is_number(value):
+            if not is_number(value) or not is_possible(key, value):
                 return None
             numbers.append(value)
         return numbers
