@@ -103,6 +103,15 @@ def test_no_signal_priors_of_the_large_templates_are_the_lowest_decade():
             assert signal[1] == pytest.approx(signal[0] + 6)
 
 
+def test_only_templates_for_the_mock_data_have_the_patch_of_sky_that_suits_those(spec):
+    rectangular = {
+        name
+        for name in list_templates(TOOL.templates_dir)
+        if configs_of(plan_of(spec(name)))["config_no_signal.yaml"].get("simple_za_filter") is False
+    }
+    assert rectangular == {"tiny_cpu", "gaussian_achromatic"}
+
+
 def test_stages_precompute_once_then_sample_both(spec):
     precompute, signal, none = plan_of(spec()).stages
     start = ("python", "-u", "../inputs/driver.py", "/opt/bayeseor/scripts/run-analysis.py")
