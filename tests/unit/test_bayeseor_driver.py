@@ -193,6 +193,19 @@ def test_matrices_are_made_once_and_depend_on_their_keys(case):
     assert (case.outputs / other).read_bytes() not in first.values()
 
 
+def test_matrices_that_are_there_are_used_whatever_they_are(case):
+    assert case.run("--cpu").returncode == 0
+    (whole,) = case.outputs.glob("matrices/**/T.h5")
+    whole.write_bytes(b"other" + whole.read_bytes()[5:])
+    whole.with_name("version.txt").unlink()
+    assert case.run("--cpu").returncode == 0
+    assert whole.read_bytes().startswith(b"other")
+    whole.write_bytes(whole.read_bytes()[:-10])
+    cut_off = case.run("--cpu", "--run")
+    assert cut_off.returncode == 1
+    assert "truncated file" in cut_off.stderr
+
+
 def test_a_rerun_does_not_resume_unless_told(case):
     assert case.run("--cpu", "--run").returncode == 0
     assert case.run("--cpu", "--run").returncode == 0

@@ -279,7 +279,10 @@ def fail_if_told(knobs, stage):
 
 
 def build_matrices(settings, folder, knobs):
-    """Write what is not there yet; content follows from the keys that define matrices."""
+    """Write what is not there yet; content follows from the keys that define matrices.
+
+    A file that is there is used as it is, also if it is of other keys, or was cut off by a kill.
+    """
     print(f"\nMatrix stack directory: {folder}/\n")
     if settings["clobber"] and folder.exists():
         for path in folder.iterdir():
@@ -291,10 +294,14 @@ def build_matrices(settings, folder, knobs):
         seed = json.dumps(keys, sort_keys=True)
         folder.mkdir(parents=True, exist_ok=True)
         for name in MATRICES.split():
-            print(f"Writing data to {(folder / name).absolute()}")
-            block = hashlib.sha512(f"{name}{seed}".encode()).digest()
-            (folder / name).write_bytes(block * int(knobs.get("blocks", 16)))
+            if not (folder / name).exists():
+                print(f"Writing data to {(folder / name).absolute()}")
+                block = hashlib.sha512(f"{name}{seed}".encode()).digest()
+                (folder / name).write_bytes(block * int(knobs.get("blocks", 16)))
         (folder / "version.txt").write_text(f"{VERSION}\n")
+    for name in NEEDED[:-1]:
+        if (folder / name).stat().st_size % 64:
+            raise OSError(f"Unable to synchronously open file (truncated file: {name})")
     print("Matrix stack complete\n")
 
 
