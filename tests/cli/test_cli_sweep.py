@@ -55,17 +55,22 @@ def test_a_dry_run_prints_points_and_cost_and_touches_nothing(user):
 def test_a_dry_run_as_json(user):
     user.ok("sweep", *SMALL, "--values", "time.Ntimes=4", "-o", "here")
     done = user.ok("sweep", *SMALL, "--values", "time.Ntimes=4,5", "-o", "here", "--add",
-                   "--dry-run", "--json", "--slurm", "time=")  # fmt: skip
+                   "--dry-run", "--json", "--slurm", "time=3-0")  # fmt: skip
     data = json.loads(done.stdout)
     assert (data["added"], data["kept"]) == (["Ntimes_5"], ["Ntimes_4"])
-    assert data["cost"] == {"jobs": {"simulate": 1}, "cpu_hours": None, "gpu_hours": 0.0}
+    assert data["cost"] == {"jobs": {"simulate": 1}, "cpu_hours": 1.0, "gpu_hours": 0.0}
+    assert data["notes"] == [
+        "the script of simulate stays as it is, without time=3-0: give --slurm to `valska submit`"
+    ]
     assert data["points"][1] == {
         "label": "Ntimes_5", "values": {"time.Ntimes": 5}, "perturbations": {},
     }  # fmt: skip
-    shown = user.ok("sweep", *SMALL, "--values", "time.Ntimes=4,5", "-o", "here", "--add",
-                    "--dry-run").stdout  # fmt: skip
-    assert [line.split()[1:] for line in shown.splitlines()[1:3]] == [["4", "there", "already"],
-                                                                      ["5"]]  # fmt: skip
+    done = user.ok("sweep", *SMALL, "--values", "time.Ntimes=4,5", "-o", "here", "--add",
+                   "--dry-run", "--slurm", "time=30")  # fmt: skip
+    shown = [line.split()[1:] for line in done.stdout.splitlines()[1:3]]
+    assert shown == [["4", "there", "already"], ["5"]]
+    assert "asked for, at most: 1 CPU hours" in done.stdout
+    assert "Note: the script of simulate stays as it is, without time=30" in done.stderr
 
 
 def test_points_are_added_with_add_only(user):

@@ -149,12 +149,15 @@ def _print_draft(draft: SweepDraft, new: SweepDraft, as_json: bool) -> None:
                 "kept": sorted({point.label for point in points} - set(added)),
                 "stages": {stage.name: list(stage.argv) for stage in draft.stages},
                 "cost": asdict(cost),
+                "notes": list(new.notes),
             }
         )
         return
     result(_point_table(points, set(added)))
     result("")
     result(_cost_text(cost))
+    for text in new.notes:
+        note(f"Note: {text}.")
     note("Nothing was made. The sweep would be:")
     result(str(draft.path))
 

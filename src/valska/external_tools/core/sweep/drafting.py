@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -111,6 +111,10 @@ class SweepDraft:
         Label of work that can be shared to the SHA-256 of its key.
     spool
         Holds the configurations.
+    directives
+        Stage to those of the sweep that is there, which it keeps.
+    notes
+        What was asked for and stays as it is in the sweep that is there.
     """
 
     request: SweepRequest
@@ -122,6 +126,8 @@ class SweepDraft:
     inputs: tuple[Input, ...]
     keys: Mapping[str, str]
     spool: Spool
+    directives: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def sweep_id(self) -> str:
@@ -138,9 +144,8 @@ class SweepDraft:
                 jobs[stage] -= label in shared
         for label in shared:
             jobs[stage_of(label)] += 1
-        base = self.request.base
-        directives = {s.name: directives_of(base, s, sweep=True) for s in self.stages}
-        return cost_of(jobs, directives, self.stages)
+        asked = {s.name: directives_of(self.request.base, s, sweep=True) for s in self.stages}
+        return cost_of(jobs, self.directives or asked, self.stages)
 
 
 def shared_work(points: Iterable[DraftedPoint]) -> frozenset[str]:

@@ -151,10 +151,12 @@ def preview(draft: SweepDraft, *, add: bool) -> SweepDraft:
         _require_free(draft.path)
         return draft
     if not add:
-        _same(draft)
-        return replace(draft, points=())
+        return replace(draft, points=(), notes=_same(draft).notes)
     sweep = Sweep(draft.path)
-    return replace(draft, points=_compare(draft, _read_intact(sweep), read_common(sweep)).new)
+    common = read_common(sweep)
+    standing = _compare(draft, _read_intact(sweep), common)
+    kept = {stage.name: stage.directives for stage in common.stages}
+    return replace(draft, points=standing.new, directives=kept, notes=standing.notes)
 
 
 def _compare(draft: SweepDraft, manifest: SweepManifest, common: Manifest) -> Standing:
