@@ -272,7 +272,11 @@ def test_tables_that_are_not_usable(tmp_path, text, said):
         ("- {1: 2}", "point 1 does not map"),
         ("- {a: 1, label: [x]}", "label"),
         ("- {a: 1, label: true}", "label"),
-        ("[", "no YAML"),
+        ("[", r"/p\.yaml is no usable YAML: line 1: "),
+        ("- {a: 1}\n- b: 1\n  c: : 2", r"/p\.yaml is no usable YAML: line 3: "),
+        ("- {a: 1}\n- a: 1\n  b: 2\n  a: 3", r"/p\.yaml .* line 4: the key 'a' stands twice"),
+        ("- a: {b: 1,\n  b: 2}", r"line 2: the key 'b' stands twice"),
+        ("- a: 2026-99-99", "p.yaml is no usable YAML: month"),
     ],
 )
 def test_lists_that_are_not_usable(tmp_path, text, said):

@@ -72,7 +72,7 @@ def parse_value(what: str, text: str) -> Any:
     import yaml
 
     try:
-        return yaml.load(text, Loader=_loader())  # noqa: S506 - a SafeLoader
+        return yaml.load(text, Loader=value_loader())  # noqa: S506 - a SafeLoader
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise OverrideError(
             f"the value of {what} is no YAML: {text!r}", "Put text with : or # in it into quotes."
@@ -247,7 +247,8 @@ def apply_overrides(
 
 
 @cache
-def _loader() -> type[yaml.SafeLoader]:
+def value_loader() -> type[yaml.SafeLoader]:
+    """Return what reads values of keys: as YAML 1.1 does, but for more forms of numbers."""
     import yaml
 
     class Loader(yaml.SafeLoader):

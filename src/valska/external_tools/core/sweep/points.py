@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from valska.external_tools.core.errors import ValskaError
-from valska.external_tools.core.overrides import is_key, parse_fraction, parse_value
+from valska.external_tools.core.overrides import is_key, parse_fraction
 from valska.external_tools.core.run_directory import check_name
 from valska.external_tools.core.sweep.labels import label_of
 from valska.external_tools.core.sweep.table import LABEL, table_rows
 from valska.external_tools.core.sweep.values import (
     PointError,
     checked,
+    read_document,
     read_text,
     split_values,
     typed_list,
@@ -229,7 +230,7 @@ def _lines(path: Path, read: Read) -> list[str]:
 
 
 def _mapping(path: Path, read: Read) -> list[_Axis]:
-    document = parse_value(path.name, read_text(path, read))
+    document = read_document(path, read)
     if not isinstance(document, dict) or not document:
         raise PointError(
             f"{path} does not map keys to lists of values",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from valska.external_tools.core.overrides import is_key, parse_value
-from valska.external_tools.core.sweep.values import PointError, read_text
+from valska.external_tools.core.sweep.values import PointError, read_document, read_text
 from valska.external_tools.core.tool import Read
 
 LABEL = "label"
@@ -72,7 +72,7 @@ def _cells(path: Path, number: int, cells: dict[str, str]) -> dict[str, Any]:
 
 
 def _yaml_rows(path: Path, read: Read) -> Iterator[tuple[int, dict[str, Any]]]:
-    document = parse_value(path.name, read_text(path, read))
+    document = read_document(path, read)
     if not isinstance(document, list):
         raise PointError(
             f"{path} holds no list of points", "Write `- {key: value, …}` for each point."

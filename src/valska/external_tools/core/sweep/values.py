@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from valska.external_tools.core.errors import UsageError
-from valska.external_tools.core.overrides import parse_value
+from valska.external_tools.core.overrides import parse_value, value_loader
 from valska.external_tools.core.tool import Read
+
+if TYPE_CHECKING:
+    import yaml
 
 
 class PointError(UsageError):
@@ -100,3 +104,52 @@ def read_text(path: Path, read: Read) -> str:
         return read(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise PointError(f"{path} is not UTF-8", "Save it as UTF-8.") from error
+
+
+def read_document(path: Path, read: Read) -> Any:
+    """Read a YAML file of keys and values.
+
+    Raises
+    ------
+    PointError
+        If it is no YAML, or has a key twice in one mapping; naming the line.
+    UsageError
+        If it cannot be read.
+    """
+    import yaml
+
+    text = read_text(path, read)
+    try:
+        return yaml.load(text, Loader=_unique_loader())  # noqa: S506 - a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f"line {mark.line + 1}: " if mark else ""
+        what = error.problem or error.context
+        raise PointError(f"{path} is no usable YAML: {line}{what}", _QUOTE) from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        why = str(error).partition("\n")[0]
+        raise PointError(f"{path} is no usable YAML: {why}", _QUOTE) from error
+
+
+_QUOTE = "Put text with : or # in it into quotes."
+
+
+@cache
+def _unique_loader() -> type[yaml.SafeLoader]:
+    import yaml
+
+    class Loader(value_loader()):  # type: ignore[misc]
+        """Refuses a key that stands twice in one mapping."""
+
+        def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+            node: yaml.MappingNode = super().compose_mapping_node(anchor)
+            seen: set[str] = set()
+            for key, _ in node.value:
+                if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key {key.value!r} stands twice", key.start_mark
+                    )
+                seen.add(str(key.value))
+            return node
+
+    return Loader
