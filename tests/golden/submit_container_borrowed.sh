@@ -28,6 +28,7 @@ readonly stage=fit
 readonly script=submit_fit.sh
 readonly references=()
 readonly borrowed=(outputs/matrices 3434343434343434343434343434343434343434343434343434343434343434)
+readonly needs=()
 readonly patience=45
 readonly image_sha256=efefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefef
 readonly environment_sha256=
@@ -151,6 +152,9 @@ list_sealed() {
 
 find_shared() { :; }
 
-check_shared() { :; }
+check_needs() {
+    local i
+    for ((i = 0; i < ${#needs[@]}; i += 2)); do check_own "${needs[i]}" "${needs[i + 1]}"; done
+}
 
 

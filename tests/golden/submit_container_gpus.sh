@@ -28,6 +28,7 @@ readonly stage=simulate
 readonly script=submit_simulate.sh
 readonly references=()
 readonly borrowed=()
+readonly needs=()
 readonly patience=45
 readonly image_sha256=efefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefef
 readonly environment_sha256=
@@ -152,6 +153,9 @@ list_sealed() {
 
 find_shared() { :; }
 
-check_shared() { :; }
+check_needs() {
+    local i
+    for ((i = 0; i < ${#needs[@]}; i += 2)); do check_own "${needs[i]}" "${needs[i + 1]}"; done
+}
 
 

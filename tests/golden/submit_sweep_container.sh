@@ -30,6 +30,7 @@ readonly script=submit_fit.sh
 readonly references=()
 readonly borrowed=()
 readonly lent=(prepare matrices)
+readonly needs=(prepare matrices)
 readonly patience=45
 readonly image_sha256=efefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefef
 readonly environment_sha256=
@@ -207,7 +208,7 @@ find_shared() {
     done <SHA256SUMS
 }
 
-check_shared() {
+check_needs() {
     local label i
     for label in "${shared[@]}"; do
         newest_attempt "$common/shared/$label" "${label%-*}"
@@ -217,26 +218,8 @@ check_shared() {
     for ((i = ${#borrowed[@]}; i < ${#loans[@]}; i += 2)); do
         [[ -d ${loans[i + 1]} ]] || refuse 3 "it needs ${loans[i + 1]}, which is not there"
     done
-}
-
-# newest_attempt UNIT STAGE: its state, into REPLY. One that was refused before it touched the
-# outputs does not count.
-newest_attempt() {
-    local path line state started set_aside newest=''
-    REPLY=
-    for path in "$1/records/$2"-*.json; do
-        [[ -r $path ]] || continue
-        state='' started='' set_aside=null
-        while IFS= read -r line; do
-            case $line in
-                '  "state": '*) state=${line#*: \"} ;;
-                '  "started_utc": '*) started=${line#*: \"} ;;
-                '  "set_aside": '*) set_aside=${line#*: } ;;
-                '  "outputs": '*) break ;;
-            esac
-        done <"$path"
-        [[ $state == refused* && $set_aside == null* || $started < $newest ]] && continue
-        newest=$started REPLY=${state%%\"*}
+    for ((i = 0; i < ${#needs[@]}; i += 2)); do
+        [[ " ${shared[*]}" == *" ${needs[i]}-"* ]] || check_own "${needs[i]}" "${needs[i + 1]}"
     done
 }
 
@@ -275,7 +258,7 @@ main() {
     make_scratch
     check_seal
     find_loans
-    check_shared
+    check_needs
     prepare_runner
     check_references
     check_borrowed
@@ -958,6 +941,35 @@ write_record() {
 
 utf8=$'^([\x01-\x7f]|[\xc2-\xdf][\x80-\xbf]|\xe0[\xa0-\xbf][\x80-\xbf]|[\xe1-\xec\xee\xef][\x80-\xbf]{2}|'
 utf8+=$'\xed[\x80-\x9f][\x80-\xbf]|\xf0[\x90-\xbf][\x80-\xbf]{2}|[\xf1-\xf3][\x80-\xbf]{3}|\xf4[\x80-\x8f][\x80-\xbf]{2})*$'
+
+# check_own STAGE DIRECTORY: what another stage of this run lends is there, whole. This one would
+# make it itself, and so would the next.
+check_own() {
+    newest_attempt . "$1"
+    [[ $REPLY == completed ]] || refuse 3 "it needs stage $1, which has not completed: its newest attempt is ${REPLY:-none}"
+    [[ -d outputs/$2 ]] || refuse 3 "it needs outputs/$2 of stage $1, which is not there"
+}
+
+# newest_attempt UNIT STAGE: its state, into REPLY. One that was refused before it touched the
+# outputs does not count.
+newest_attempt() {
+    local path line state started set_aside newest=''
+    REPLY=
+    for path in "$1/records/$2"-*.json; do
+        [[ -r $path ]] || continue
+        state='' started='' set_aside=null
+        while IFS= read -r line; do
+            case $line in
+                '  "state": '*) state=${line#*: \"} ;;
+                '  "started_utc": '*) started=${line#*: \"} ;;
+                '  "set_aside": '*) set_aside=${line#*: } ;;
+                '  "outputs": '*) break ;;
+            esac
+        done <"$path"
+        [[ $state == refused* && $set_aside == null* || $started < $newest ]] && continue
+        newest=$started REPLY=${state%%\"*}
+    done
+}
 
 main "$@"
 exit

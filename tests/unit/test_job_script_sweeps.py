@@ -365,6 +365,16 @@ def test_a_point_that_shares_nothing_does_all_itself(tmp_path, scripts):
     assert text == "unit: a\nunit: a\nhello\n"
 
 
+def test_what_another_stage_lends_is_not_made_by_the_one_that_reads_it(tmp_path, scripts):
+    sweep = make_sweep(tmp_path, SHARING)
+    code, _, err = scripts.run(sweep.bundle, "points/a", stage="fit")
+    assert (code, "it needs stage prepare, which has not completed" in err) == (3, True)
+    assert scripts.run(sweep.bundle, "points/a", stage="prepare")[0] == 0
+    shutil.rmtree(sweep.point("a").outputs / "matrices")
+    code, _, err = scripts.run(sweep.bundle, "points/a", stage="fit")
+    assert (code, "it needs outputs/matrices of stage prepare" in err) == (3, True)
+
+
 # --- Many tasks at once ---------------------------------------------------------------------------
 
 

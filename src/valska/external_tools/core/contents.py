@@ -114,7 +114,6 @@ def write_scripts(
     *,
     borrowed: Sequence[BorrowedEntry] = (),
     sweep: bool = False,
-    lent: Sequence[tuple[str, str]] = (),
 ) -> dict[str, str]:
     """Write the job script of every stage; return roles.
 
@@ -124,7 +123,7 @@ def write_scripts(
         Where to.
     request, identity, stages, inputs, borrowed
         What the scripts are made from.
-    sweep, lent
+    sweep
         See `render_script`.
     """
     roles = {}
@@ -141,7 +140,7 @@ def write_scripts(
             borrowed=[(entry.path, entry.sha256) for entry in borrowed],
             alone=len(stages) == 1,
             sweep=sweep,
-            lent=lent,
+            lent=[(one.name, place) for one in stages for place in one.lends],
         )
         script = bundle.script(stage.name)
         roles[write_file(bundle, script, text.encode())] = "script"

@@ -30,7 +30,7 @@ main() {
     make_scratch
     check_seal
     find_loans
-    check_shared
+    check_needs
     prepare_runner
     check_references
     check_borrowed

@@ -24,5 +24,8 @@ list_sealed() {
 
 find_shared() { :; }
 
-check_shared() { :; }
+check_needs() {
+    local i
+    for ((i = 0; i < ${#needs[@]}; i += 2)); do check_own "${needs[i]}" "${needs[i + 1]}"; done
+}
 

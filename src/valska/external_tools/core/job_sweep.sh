@@ -78,7 +78,7 @@ find_shared() {
     done <SHA256SUMS
 }
 
-check_shared() {
+check_needs() {
     local label i
     for label in "${shared[@]}"; do
         newest_attempt "$common/shared/$label" "${label%-*}"
@@ -88,26 +88,8 @@ check_shared() {
     for ((i = ${#borrowed[@]}; i < ${#loans[@]}; i += 2)); do
         [[ -d ${loans[i + 1]} ]] || refuse 3 "it needs ${loans[i + 1]}, which is not there"
     done
-}
-
-# newest_attempt UNIT STAGE: its state, into REPLY. One that was refused before it touched the
-# outputs does not count.
-newest_attempt() {
-    local path line state started set_aside newest=''
-    REPLY=
-    for path in "$1/records/$2"-*.json; do
-        [[ -r $path ]] || continue
-        state='' started='' set_aside=null
-        while IFS= read -r line; do
-            case $line in
-                '  "state": '*) state=${line#*: \"} ;;
-                '  "started_utc": '*) started=${line#*: \"} ;;
-                '  "set_aside": '*) set_aside=${line#*: } ;;
-                '  "outputs": '*) break ;;
-            esac
-        done <"$path"
-        [[ $state == refused* && $set_aside == null* || $started < $newest ]] && continue
-        newest=$started REPLY=${state%%\"*}
+    for ((i = 0; i < ${#needs[@]}; i += 2)); do
+        [[ " ${shared[*]}" == *" ${needs[i]}-"* ]] || check_own "${needs[i]}" "${needs[i + 1]}"
     done
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from valska.external_tools.core.errors import UsageError
@@ -96,7 +96,7 @@ def render_script(
     borrowed: Iterable[tuple[str, str]] = (),
     alone: bool = True,
     sweep: bool = False,
-    lent: Iterable[tuple[str, str]] = (),
+    lent: Sequence[tuple[str, str]] = (),
 ) -> str:
     """Return the job script of a stage.
 
@@ -123,8 +123,8 @@ def render_script(
     sweep
         Whether the script stands in a sweep, and runs one unit of it at a time.
     lent
-        For a sweep: pairs of a stage that units can share, and a directory below ``outputs/``
-        that it lends; of all stages, this one too.
+        Pairs of a stage and a directory below ``outputs/`` that it lends; of all stages, this
+        one too.
 
     Raises
     ------
@@ -138,6 +138,7 @@ def render_script(
         _array("references", [word for pair in references for word in pair]),
         _array("borrowed", [word for pair in borrowed for word in pair]),
         *([_array("lent", [word for pair in lent for word in pair])] if sweep else []),
+        _array("needs", [word for pair in lent if pair[0] in stage.after for word in pair]),
         f"patience={grace_of(directives, GRACE_SECONDS) * 3 // 4}",
         f"image_sha256={image_sha256 or ''}",
         f"environment_sha256={environment_sha256 or ''}",

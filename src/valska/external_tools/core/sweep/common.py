@@ -68,10 +68,9 @@ def write_common(sweep: Sweep, draft: SweepDraft, created_utc: str, run: Run) ->
         instance=random_hex(16),
         valska_version=valska.__version__,
     )
-    lent = [(stage.name, place) for stage in draft.stages for place in stage.lends]
     roles = contents.input_roles(inputs) | contents.write_image_files(bundle, base)
     roles |= contents.write_scripts(
-        bundle, base, identity, draft.stages, inputs, borrowed=borrowed, sweep=True, lent=lent
+        bundle, base, identity, draft.stages, inputs, borrowed=borrowed, sweep=True
     )
     text = render_sweep_readme(identity, draft.stages, base.runner, contents.image_sha256(base))
     roles[contents.write_file(bundle, bundle.readme, text.encode())] = "readme"
