@@ -27,8 +27,9 @@ _OPTIONS = (
         "matrices",
         "Use the matrices of another run, read-only: a bundle, or their directory.",
         metavar="BUNDLE|DIR",
+        file=True,
     ),
-    ToolOption("data", "The visibilities, instead of data_path.", metavar="FILE"),
+    ToolOption("data", "The visibilities, instead of data_path.", metavar="FILE", file=True),
     ToolOption(
         "program",
         f"BayesEoR's driver as the job finds it.  [{PROGRAM}]",

@@ -268,6 +268,8 @@ class ToolOption:
         Whether it takes no value.
     metavar
         What stands for its value in ``--help``.
+    file
+        Whether its value names an input or what is borrowed: what counts is its content.
     """
 
     name: str
@@ -276,6 +278,7 @@ class ToolOption:
     default: str | None = None
     flag: bool = False
     metavar: str | None = None
+    file: bool = False
 
 
 @runtime_checkable

@@ -15,7 +15,7 @@ from valska.external_tools.core.sweep.document import PointEntry, SweepManifest
 from valska.external_tools.core.sweep.drafting import DraftedPoint, SweepDraft
 from valska.external_tools.core.sweep.points import content_key
 from valska.external_tools.core.sweep.values import PointError
-from valska.external_tools.core.tool import Input, Stage
+from valska.external_tools.core.tool import HasOptions, Input, Stage, Tool
 from valska.external_tools.core.trees import borrow
 from valska.external_tools.core.utils import sha256_file
 
@@ -52,7 +52,7 @@ def compare(draft: SweepDraft, manifest: SweepManifest, common: Manifest) -> Sta
     PointError
         If a point has the name of another, or is one under another name.
     """
-    digests = _digests(draft.inputs)
+    digests = _digests(draft.inputs, common)
     borrowed = borrow(draft.borrowed)
     faults = list(_faults(draft, common, digests, borrowed))
     if faults:
@@ -103,10 +103,15 @@ class _There:
         return None
 
 
-def _digests(inputs: Iterable[Input]) -> dict[str, str]:
+def _digests(inputs: Iterable[Input], common: Manifest) -> dict[str, str]:
+    """Return the digest of each input; a tool's own file stays what the sweep has of it."""
+    sealed = {entry.path: entry.sha256 for entry in common.inputs}
+    own = {item.target: sealed.get(f"inputs/{item.target}") for item in inputs if item.own}
     sources = {item.target: item.source for item in inputs}
     try:
-        return {target: sha256_file(source) for target, source in sources.items()}
+        return {
+            target: own.get(target) or sha256_file(source) for target, source in sources.items()
+        }
     except OSError as error:
         raise UsageError(f"cannot read {error.filename}: {error.strerror}") from error
 
@@ -126,7 +131,7 @@ def _faults(
         "environment": (environment, contents.environment_sha256(base)),
         **_each("override", common.spec["overrides"], base.spec.overrides),
         **_each("perturbation", common.spec["perturbations"], base.spec.perturbations),
-        **_each("option", common.spec["options"], base.spec.options),
+        **_each("option", *_without_files(base.tool, common.spec["options"], base.spec.options)),
         "stages": (_plain(common.stages), _plain(draft.stages)),
         "borrowed directories": (
             {entry.path: entry.sha256 for entry in common.borrowed},
@@ -137,6 +142,14 @@ def _faults(
         if there != asked:
             yield f"other {what}" if what == "stages" else f"{what} {_shown(asked, there)}"
     yield from _input_faults(draft.inputs, common, digests)
+
+
+def _without_files(tool: Tool, *options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Leave out options that name files: their contents are compared, wherever they lie."""
+    known = tool.options if isinstance(tool, HasOptions) else ()
+    files = {option.name.replace("-", "_") for option in known if option.file}
+    for one in options:
+        yield {name: value for name, value in one.items() if name not in files}
 
 
 def _unheeded(draft: SweepDraft, manifest: SweepManifest, common: Manifest) -> Iterator[str]:
