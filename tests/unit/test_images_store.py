@@ -142,6 +142,11 @@ def test_a_prefix_must_be_unique(store, put):
         store.get("../../etc/passwd")
 
 
+def test_an_image_that_cannot_be_read_is_as_one_that_is_not_there(store):
+    with pytest.raises(PrerequisiteError, match="cannot read the image /proc/self/mem"):
+        resolve_image("/proc/self/mem", store)
+
+
 def test_an_altered_image_is_refused(store, put):
     record = put()
     sif = store.sif(record.sha256)

@@ -81,14 +81,10 @@ def adopt(
     Raises
     ------
     PrerequisiteError
-        If there is no such file, or it is not an image.
+        If there is no such file, it cannot be read, or it is not an image.
     """
     path = path.expanduser().absolute()
-    if not path.is_file():
-        raise PrerequisiteError(
-            f"no such image: {path}", "Check the path, or build one with `valska build`."
-        )
-    sha256 = sha256_file(path)
+    sha256 = digest_image(path)
     known = store.find(sha256)
     if known:
         return _image(path, known[0], store.files(known[0]))
@@ -96,6 +92,26 @@ def adopt(
     if beside is not None:
         return _image(path, beside, ImageStore(path.parent.parent).files(beside))
     return _unknown(path, sha256, apptainer, run)
+
+
+def digest_image(path: Path) -> str:
+    """Return the SHA-256 of an image.
+
+    Raises
+    ------
+    PrerequisiteError
+        If there is no such file, or it cannot be read.
+    """
+    try:
+        if path.is_file():
+            return sha256_file(path)
+    except OSError as error:
+        raise PrerequisiteError(
+            f"cannot read the image {path}: {error.strerror}", "Check its permissions."
+        ) from error
+    raise PrerequisiteError(
+        f"no such image: {path}", "Check the path, or build one with `valska build`."
+    )
 
 
 def _current(store: ImageStore, definition: str) -> ImageRecord:

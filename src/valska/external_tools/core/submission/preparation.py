@@ -14,6 +14,7 @@ from valska.external_tools.core.errors import (
     ValskaError,
     VerificationError,
 )
+from valska.external_tools.core.images import digest_image
 from valska.external_tools.core.images.store import ImageStore, receipt_line
 from valska.external_tools.core.manifest import Manifest
 from valska.external_tools.core.run_directory import Bundle
@@ -23,7 +24,7 @@ from valska.external_tools.core.seal import require_intact, seal_of
 from valska.external_tools.core.site import Site, reference_places
 from valska.external_tools.core.site_settings import site_of
 from valska.external_tools.core.slurm import Slurm
-from valska.external_tools.core.utils import sha256_file, write_atomic
+from valska.external_tools.core.utils import write_atomic
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,9 +165,7 @@ def _image(bundle: Bundle, manifest: Manifest, settings: Settings, image: str | 
 
 
 def _checked(path: Path, wanted: str) -> Path:
-    if not path.is_file():
-        raise PrerequisiteError(f"no such image: {path}", "Check the path.")
-    digest = sha256_file(path)
+    digest = digest_image(path)
     if digest != wanted:
         raise VerificationError(
             f"the image {path} is not the manifest's: its sha256 is {digest[:12]}…, "
