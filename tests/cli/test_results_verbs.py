@@ -185,6 +185,17 @@ def test_the_configured_root_is_the_default(user, sweep, run):
     assert "logs" in user.ok("clean").stdout
 
 
+def test_a_configured_root_that_is_a_file_is_one_clear_error(user):
+    user.write("results", "")
+    settings = user.write("settings.yaml", "results_root: results\n")
+    make = ("pyuvsim", "--template", "hera_small", "--runner", "host")
+    for verb in (("list",), ("clean",), ("bundle", *make), ("bundle", *make, "--dry-run"),
+                 ("sweep", *make, "--values", "time.Ntimes=4")):  # fmt: skip
+        done = user.run("--config", settings, *verb)
+        assert done.exit_code == 2
+        assert f"the results root {user.cwd / 'results'} is not a directory" in done.stderr
+
+
 def test_nothing_goes_without_being_told(user, sweep):
     before = sorted(sweep.rglob("*"))
     shown = user.ok("clean", sweep.parents[1])

@@ -12,6 +12,7 @@ from valska.cli.state import state
 from valska.external_tools.core.config import Settings, resolve
 from valska.external_tools.core.errors import UsageError
 from valska.external_tools.core.results import Kind, Overview
+from valska.external_tools.core.run_directory import check_root
 from valska.external_tools.core.status import StageStatus
 
 HEADER = ("path", "kind", "tool", "id", "state", "done", "made")
@@ -24,7 +25,7 @@ def root_or_default(root: Path | None) -> tuple[Path, Settings]:
     Raises
     ------
     UsageError
-        If neither is there.
+        If neither is there, or it is not a directory.
     """
     settings = resolve(path=state().config)
     chosen = root or settings.results_root
@@ -33,7 +34,7 @@ def root_or_default(root: Path | None) -> tuple[Path, Settings]:
             "no root is named, and the configuration has no results_root",
             "Name the directory below which your runs are.",
         )
-    return chosen, settings
+    return check_root(chosen), settings
 
 
 def state_word(overview: Overview) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -156,6 +158,23 @@ def check_place(place: str) -> str:
     return place
 
 
+def check_root(root: Path) -> Path:
+    """Return a root of results that is a directory, or is not there yet.
+
+    Raises
+    ------
+    UsageError
+        If it is something else.
+    """
+    with suppress(OSError):
+        if not stat.S_ISDIR(root.stat().st_mode):
+            raise UsageError(
+                f"the results root {root} is not a directory",
+                "Name another with --results-root or in the configuration.",
+            )
+    return root
+
+
 def build_run_dir(
     results_root: Path,
     tool: str,
@@ -181,8 +200,9 @@ def build_run_dir(
     Raises
     ------
     UsageError
-        If a part is not usable as a name.
+        If a part is not usable as a name, or the root is not a directory.
     """
+    check_root(results_root)
     levels = [check_name(value, f"{level} level") for level, value in taxonomy.items()]
     run_dir = results_root.joinpath(check_name(tool, "tool"), *levels, check_name(run_id, "run id"))
     return run_dir / utc_now_compact() if unique else run_dir
