@@ -10,13 +10,11 @@ from contextlib import contextmanager
 @contextmanager
 def each_message_once() -> Iterator[None]:
     """Let no point repeat what another point's plan has logged."""
-    handlers, seen = logging.getLogger("valska").handlers, set[str]()
+    handlers = list(logging.getLogger("valska").handlers)
+    first: dict[str, logging.LogRecord] = {}
 
     def is_new(record: logging.LogRecord) -> bool:
-        text = record.getMessage()
-        before = text in seen
-        seen.add(text)
-        return not before
+        return first.setdefault(record.getMessage(), record) is record
 
     for handler in handlers:
         handler.addFilter(is_new)
