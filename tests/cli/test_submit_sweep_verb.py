@@ -20,3 +20,29 @@ def test_one_point_that_cannot_be_sent_does_not_end_the_waiting(user, sweep):
     assert done.exit_code == 4, done.output
     assert (sweep.points / "b/outputs/double.txt").read_text().strip() == "6"
     assert not (sweep.points / "a/outputs").exists()
+
+
+def test_what_cannot_be_sent_is_said_once(user, sweep):
+    (sweep.points / "a/config/lines.yaml").unlink()
+    done = user.run("submit", "S", "--scheduler", "local", "--only", "a")
+    assert done.exit_code == 4
+    assert done.stderr.count("config/lines.yaml cannot be read") == 1
+    assert "valska verify" in done.stderr
+    done = user.run("submit", "S", "--scheduler", "local")
+    assert done.exit_code == 4
+    assert done.stderr.count("config/lines.yaml cannot be read") == 1
+    assert "1 point could not be sent; count, double of points/a: config/lines.yaml" in done.stderr
+
+
+def test_a_dry_run_says_first_how_much_would_be_sent(user, sweep):
+    done = user.ok("submit", "S", "--scheduler", "local", "--dry-run")
+    lines = done.stdout.splitlines()
+    assert lines[:2] == ["count: 2 tasks in 1 array", "double: 2 tasks in 1 array"]
+    assert len(lines) == 4
+
+
+def test_nothing_is_left_when_all_has_ended(user, sweep):
+    user.ok("submit", "S", "--scheduler", "local", "--wait")
+    done = user.run("submit", "S", "--scheduler", "local")
+    assert done.exit_code == 4
+    assert "all of it was sent before, and has ended" in done.stderr

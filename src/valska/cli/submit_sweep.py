@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -197,9 +197,8 @@ def _print(which: Which, done: SweepSubmission, as_json: bool) -> None:
     if as_json:
         result_json(_as_json(which, done))
         return
-    for argv in done.commands if done.dry_run else ():
-        result(shlex.join(argv))
-    for line in _arrays(done, [stage.name for stage in read_common(which.sweep).stages]):
+    stages = [stage.name for stage in read_common(which.sweep).stages]
+    for line in (*_planned(done, stages), *_arrays(done, stages)):
         result(line)
     for text in _notes(done):
         note(text)
@@ -213,6 +212,17 @@ def _print(which: Which, done: SweepSubmission, as_json: bool) -> None:
     elif done.arrays or done.found:
         where = "Slurm" if done.scheduler == "slurm" else "this machine"
         note(f"Submitted to {where}. Next: valska status {path}")
+
+
+def _planned(done: SweepSubmission, stages: Sequence[str]) -> Iterator[str]:
+    """Yield what a dry run would send: a line for each stage, then every command."""
+    if not done.dry_run:
+        return
+    for stage in stages:
+        if stage in done.planned:
+            tasks, arrays = done.planned[stage]
+            yield f"{stage}: {_count(tasks, 'task')} in {_count(arrays, 'array')}"
+    yield from map(shlex.join, done.commands)
 
 
 def _arrays(done: SweepSubmission, stages: Sequence[str]) -> list[str]:
@@ -229,16 +239,26 @@ def _arrays(done: SweepSubmission, stages: Sequence[str]) -> list[str]:
 
 
 def _notes(done: SweepSubmission) -> list[str]:
-    kept = {"completed": done.completed, "wait or run": done.live}
+    live = "waits or runs" if done.live == 1 else "wait or run"
+    kept = {"completed": done.completed, live: done.live}
     words = [f"{number} {word}" for word, number in kept.items() if number]
     lines = [f"Left alone: {', '.join(words)}."] if words else []
     if not done.arrays and not done.found and not done.unsent and not done.dry_run:
         lines.append("There is nothing to send.")
-    for (place, stage), reason in list(done.blocked.items())[:_SHOWN]:
-        lines.append(f"Not sent: {stage} of {place}: {plain(reason)}")
-    if len(done.blocked) > _SHOWN:
-        lines.append(f"… and {len(done.blocked) - _SHOWN} more.")
+    blocked = _blocked(done)
+    if len(blocked) > 1:
+        lines += [f"Not sent: {text}" for text in blocked[:_SHOWN]]
+    if len(blocked) > _SHOWN:
+        lines.append(f"… and {len(blocked) - _SHOWN} more.")
     return lines
+
+
+def _blocked(done: SweepSubmission) -> list[str]:
+    """Return a line for each unit and reason, with all stages that could not be sent for it."""
+    stages: dict[tuple[str, str], list[str]] = {}
+    for (place, stage), reason in done.blocked.items():
+        stages.setdefault((place, reason), []).append(stage)
+    return [f"{', '.join(of)} of {place}: {plain(why)}" for (place, why), of in stages.items()]
 
 
 def _as_json(which: Which, done: SweepSubmission) -> dict[str, Any]:
@@ -264,10 +284,10 @@ def _as_json(which: Which, done: SweepSubmission) -> dict[str, Any]:
 def _refuse_blocked(done: SweepSubmission) -> None:
     if not done.blocked:
         return
-    units = {place for place, _ in done.blocked}
-    (place, stage), reason = next(iter(done.blocked.items()))
+    units, blocked = {place for place, _ in done.blocked}, _blocked(done)
+    first = f"; {blocked[0]}" if len(blocked) == 1 else ""
     raise SubmissionError(
-        f"{_count(len(units), 'point')} could not be sent; {stage} of {place}: {plain(reason)}",
+        f"{_count(len(units), 'point')} could not be sent{first}",
         "The others are recorded. See to it, then `valska submit --resume`.",
     )
 

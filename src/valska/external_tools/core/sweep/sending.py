@@ -71,6 +71,16 @@ class Sender:
     _probing: bool = False
     _together: list[Draft] = field(default_factory=list)
 
+    @property
+    def planned(self) -> dict[str, tuple[int, int]]:
+        """In a dry run: stage to how many tasks in how many arrays would be sent."""
+        found: dict[str, tuple[int, int]] = {}
+        for draft in self._together if self.dry_run else ():
+            for request in draft.requests:
+                tasks, arrays = found.get(request.stage, (0, 0))
+                found[request.stage] = tasks + len(request.tasks), arrays + 1
+        return found
+
     def send(self, works: Sequence[Work]) -> None:
         """Send units in order; `unsent` then says what was not.
 

@@ -101,12 +101,15 @@ class WorkPlan:
         How many stages of units are left alone since they are so.
     blocked
         Place and stage to the reason why it cannot be sent.
+    altered
+        Whether a unit cannot be sent since it is not as it was made.
     """
 
     works: list[Work] = field(default_factory=list)
     completed: int = 0
     live: int = 0
     blocked: dict[tuple[str, str], str] = field(default_factory=dict)
+    altered: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,8 @@ class SweepSubmission:
         Those sent now, in order.
     commands
         The exact command of each.
+    planned
+        In a dry run: stage to how many tasks in how many arrays would be sent.
     found
         Arrays that an interrupted submit had sent already; they were not sent again.
     unsent
@@ -74,6 +76,7 @@ class SweepSubmission:
     dry_run: bool
     arrays: tuple[ArrayEntry, ...]
     commands: tuple[tuple[str, ...], ...]
+    planned: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     found: tuple[ArrayEntry, ...] = ()
     unsent: dict[str, int] = field(default_factory=dict)
     why_unsent: str | None = None
@@ -223,6 +226,7 @@ def _perform(
         dry_run=asked.dry_run,
         arrays=sender.ledger.sent,
         commands=sender.commands,
+        planned=sender.planned,
         found=tuple(found),
         unsent=dict(unsent.stages),
         why_unsent=unsent.why if unsent.stages else None,
@@ -245,7 +249,7 @@ def _plan(asked: _Asked, arrays: Sequence[ArrayEntry], found: Sequence[ArrayEntr
                 plan.blocked |= {(work.place, stage): reason for stage in work.stages}
             else:
                 kept.append(work)
-        plan.works = kept
+        plan.works, plan.altered = kept, True
     return plan
 
 
@@ -293,13 +297,28 @@ def _refuse_nothing(asked: _Asked, plan: WorkPlan) -> None:
         more = f" (and {len(plan.blocked) - 1} more)" if len(plan.blocked) > 1 else ""
         raise SubmissionError(
             f"nothing can be sent: {stage} of {place}: {reason}{more}",
-            "See `valska status`; `--resume` sends what has failed too.",
+            _hint(asked, plan),
         )
     if not asked.resume and Kind.MISSING in asked.choice.kinds:
         raise SubmissionError(
-            f"nothing is left to send: all of it was sent before, {plan.live} wait or run",
+            f"nothing is left to send: all of it was sent before, {_live(plan.live)}",
             "`--resume` sends what has failed again, `--resubmit` all that has ended.",
         )
+
+
+def _live(count: int) -> str:
+    if count == 0:
+        return "and has ended"
+    return f"{count} still {'waits or runs' if count == 1 else 'wait or run'}"
+
+
+def _hint(asked: _Asked, plan: WorkPlan) -> str:
+    """Return what may help where nothing can be sent."""
+    if plan.altered:
+        return "`valska verify` names what was altered. Restore it, or make the sweep again."
+    if Kind.FAILED not in asked.choice.kinds:
+        return "See `valska status`; `--resume` sends what has failed too."
+    return "`valska status` says what became of its jobs."
 
 
 def take_up(
