@@ -36,6 +36,7 @@ def test_requeued_point_goes_on_from_its_chains(slurm, user, sweep):
     wait_until(lambda: any("BeginTime" in line for line in ask("squeue", f"--jobs={array}")))
     drawn = (chain.with_name("data-ev.dat")).read_text().splitlines()
     user.run("scontrol", "update", f"jobid={array}_0", "StartTime=now")
+    wait_until(lambda: [r for r in records(first, FIT) if r["job"]["restart"] and r["ended_utc"]])
     wait_until(lambda: not ask("squeue", "--noheader", f"--jobs={array}"))
 
     stopped, resumed = records(first, FIT)
