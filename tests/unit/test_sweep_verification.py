@@ -7,7 +7,7 @@ from handmade import DIGEST
 from sweepmade import WORK, make_sweep, manifest_of, put_task_record
 
 from valska.external_tools.core.errors import UsageError
-from valska.external_tools.core.seal import FindingKind
+from valska.external_tools.core.seal import Finding, FindingKind, verify_bundle
 from valska.external_tools.core.sweep.document import write_sweep_manifest
 from valska.external_tools.core.sweep.layout import Sweep
 from valska.external_tools.core.sweep.verification import verify_sweep
@@ -63,6 +63,12 @@ def test_a_file_with_other_content_is_altered(sweep: Sweep, place: str, kind: Fi
     data[-2] = ord(" ") if data[-2] != ord(" ") else ord("\n")
     path.write_bytes(data)
     assert (kind, place) in found(sweep)
+
+
+def test_a_seal_that_is_gone_is_missing(sweep: Sweep) -> None:
+    sweep.bundle.sums.unlink()
+    assert found(sweep) == [(MISSING, "SHA256SUMS")]
+    assert verify_bundle(sweep.point("a"))[0] == Finding(MISSING, "../../SHA256SUMS")
 
 
 def test_fast_does_not_read_what_has_the_right_size(sweep: Sweep) -> None:

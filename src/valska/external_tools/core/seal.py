@@ -168,6 +168,14 @@ def read_sums(bundle: Bundle) -> dict[str, str]:
     return digests
 
 
+def sums_fault(bundle: Bundle, error: VerificationError, prefix: str = "") -> Finding:
+    """Return what is wrong with a ``SHA256SUMS`` that `read_sums` refused."""
+    path = f"{prefix}{bundle.sums.name}"
+    if not os.path.lexists(bundle.sums):
+        return Finding(FindingKind.MISSING, path)
+    return Finding(FindingKind.ALTERED, path, error.message)
+
+
 def is_sealable(path: str, *, unit: bool = True) -> bool:
     """Return whether ``SHA256SUMS`` may name a path: inside, or what a sweep's unit relies on."""
     if unit and _OUTSIDE.fullmatch(path):
@@ -204,7 +212,7 @@ def _check_common(bundle: Bundle, manifest: Manifest, fast: bool) -> Iterable[Fi
     try:
         listed = read_sums(whole)
     except VerificationError as error:
-        return (Finding(FindingKind.ALTERED, f"{_COMMON}{whole.sums.name}", error.message),)
+        return (sums_fault(whole, error, _COMMON),)
     found = _check_files(whole, manifest, listed, fast)
     return [replace(finding, path=f"{_COMMON}{finding.path}") for finding in found]
 

@@ -28,6 +28,7 @@ from valska.external_tools.core.seal import (
     check_outside,
     read_sums,
     seal_of,
+    sums_fault,
 )
 from valska.external_tools.core.sweep.document import (
     PointEntry,
@@ -107,7 +108,7 @@ def verify_sweep(
     except ManifestError as error:
         return SweepVerification((_altered(sweep.common.name, error.message),))
     except VerificationError as error:
-        return SweepVerification((_altered(sweep.bundle.sums.name, error.message),))
+        return SweepVerification((sums_fault(sweep.bundle, error),))
     found = [*_common(sweep, manifest, common, listed, fast)]
     if labels is None:
         found += _presence(sweep, manifest)
