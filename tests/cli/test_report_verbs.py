@@ -202,6 +202,17 @@ def test_nothing_to_draw_is_told_after_the_report(user):
     assert not list(user.cwd.rglob("*.png"))
 
 
+def test_a_picture_is_a_png_or_goes_into_a_directory(user, sweep):
+    user.write("file", "")
+    for name in ("x.txt", "x.pdf", "file"):
+        result = user.run("report", sweep, "--plot", name)
+        assert result.exit_code == 2
+        assert f"--plot {name} is no picture and no directory" in result.stderr
+        assert not result.stdout
+    (user.cwd / "run.d").mkdir()
+    user.ok("report", sweep, "--plot", "run.d")
+
+
 def test_without_matplotlib(user, sweep, monkeypatch):
     without_matplotlib(monkeypatch)
     result = user.run("report", sweep, "--plot", "x.png")

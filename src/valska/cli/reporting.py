@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,21 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 _OF_TOOL = "of_tool_"
 PICTURE = ".png"
 
+_SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]{0,4}")
+
+
+def _picture_place(context: click.Context, param: click.Parameter, path: Path | None) -> Any:
+    """Refuse a file that is no picture: what has another suffix than `PICTURE`, or is a file."""
+    if path is None or path.suffix.lower() == PICTURE or path.is_dir():
+        return path
+    if _SUFFIX.fullmatch(path.suffix) or path.exists():
+        raise UsageError(
+            f"--plot {path} is no picture and no directory",
+            f"Name a file that ends in {PICTURE}, or a directory.",
+        )
+    return path
+
+
 csv_option = click.option(
     "--csv",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -39,6 +55,7 @@ plot_option = click.option(
     "--plot",
     type=click.Path(path_type=Path),
     metavar="FILE|DIR",
+    callback=_picture_place,
     help="Draw: all in one FILE.png, or a picture each in a directory.",
 )
 against_option = click.option(
