@@ -27,6 +27,7 @@ def test_a_sweep_from_a_template(user):
     assert "3 points made, 3 in all." in done.stderr
     labels = [point.label for point in read_sweep_manifest(Sweep(path)).points]
     assert labels == [f"start_freq_{n}0000000.0" for n in (10, 15, 20)]
+    assert "N is the number of lines less one" in (path / "README.md").read_text()
     user.ok("verify", "here")
 
 
@@ -125,6 +126,14 @@ def test_points_from_files(user):
         "one": ["long", "short"],
         "two": ["Nfreqs_2_Ntimes_4", "Nfreqs_3_Ntimes_5"],
     }
+
+
+def test_the_help_has_an_example_that_works(user):
+    lines = user.ok("sweep", "--help").stdout.splitlines()
+    (example,) = [line.split() for line in lines if line.lstrip().startswith("valska sweep ")]
+    place = example.index("obsparam.yaml")
+    assert example[1:place] == ["sweep", "pyuvsim"]
+    user.ok("sweep", *SMALL, *example[place + 1 :])
 
 
 def test_no_points(user):

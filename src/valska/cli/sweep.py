@@ -96,8 +96,11 @@ def command(
 
     What all points share is stored once; each runs and verifies by itself. The same command again,
     with --add and more values, adds points and keeps those that are there. The sweep's path is
-    printed last.
-    """
+    printed last. For example:
+
+    \b
+      valska sweep pyuvsim obsparam.yaml --values time.Ntimes=4,8 -o sweep1
+    """  # noqa: D301
     points = points_from_options(
         values=values,
         values_files=values_files,
