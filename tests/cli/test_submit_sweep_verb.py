@@ -2,6 +2,7 @@
 
 import pytest
 
+from valska.external_tools.core.lock import directory_lock
 from valska.external_tools.core.sweep.layout import Sweep
 
 
@@ -46,3 +47,13 @@ def test_nothing_is_left_when_all_has_ended(user, sweep):
     done = user.run("submit", "S", "--scheduler", "local")
     assert done.exit_code == 4
     assert "all of it was sent before, and has ended" in done.stderr
+
+
+def test_what_is_said_of_a_sweep_does_not_call_it_a_bundle(user, sweep):
+    done = user.run("submit", "S", "--stage", "cuont", "--dry-run")
+    assert (done.exit_code, "bundle" in done.stderr) == (2, False)
+    assert "no stage 'cuont'" in done.stderr
+    with directory_lock(sweep.bundle.submit_lock):
+        done = user.run("submit", "S", "--scheduler", "local")
+    assert (done.exit_code, "bundle" in done.stderr) == (4, False)
+    assert f"submitting or changing {sweep.path}" in done.stderr

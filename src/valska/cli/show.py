@@ -50,7 +50,7 @@ def command(bundle: Path, stage: str | None, as_command: bool, as_json: bool) ->
 def _print_commands(bundle: Bundle, stages: tuple[StageEntry, ...], as_json: bool) -> None:
     if len(stages) > 1 and not as_json:
         names = ", ".join(stage.name for stage in stages)
-        raise UsageError("this bundle has several stages", f"Pick one with --stage: {names}.")
+        raise UsageError("there are several stages", f"Pick one with --stage: {names}.")
     commands = {stage.name: _command(bundle, stage) for stage in stages}
     if as_json:
         result_json({name: shlex.split(text) for name, text in commands.items()})

@@ -120,10 +120,10 @@ def _remove_stale(path: Path, me: ProcessIdentity, now: float) -> None:
 def _held(path: Path, owner: ProcessIdentity | None) -> LockedError:
     if owner is None:
         return LockedError(
-            "another valska is working on this bundle just now", "Try again in a few seconds."
+            f"another valska is working on {path.parent} just now", "Try again in a few seconds."
         )
     return LockedError(
-        f"process {owner.pid} on {owner.host} is submitting or cancelling this bundle",
+        f"process {owner.pid} on {owner.host} is submitting or changing {path.parent}",
         f"Wait until it is done. If it has died on {owner.host}, remove the directory {path}.",
     )
 

@@ -126,7 +126,7 @@ class Manifest(ManifestBase):
             if stage.name == name:
                 return stage
         names = ", ".join(stage.name for stage in self.stages)
-        raise UsageError(f"this bundle has no stage {name!r}", f"Its stages: {names}.")
+        raise UsageError(f"there is no stage {name!r}", f"The stages: {names}.")
 
     def outside(self) -> dict[str, str]:
         """Return what lies outside, place to real path when it was made: inputs, directories."""

@@ -157,8 +157,7 @@ def _image(bundle: Bundle, manifest: Manifest, settings: Settings, image: str | 
     if found is None:
         definition = next(iter(sorted(bundle.containers.glob("*.def"))), "its definition")
         raise PrerequisiteError(
-            f"the image {wanted[:12]} of this bundle is neither in the store {settings.images} "
-            "nor where it was",
+            f"the image {wanted[:12]} is neither in the store {settings.images} nor where it was",
             f"Name it with --image PATH, or build it: valska build {definition}",
         )
     return _checked(found, wanted)
