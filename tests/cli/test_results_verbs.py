@@ -54,6 +54,7 @@ def test_status_of_a_sweep_is_a_table_counts_and_what_failed(user, sweep):
     ]
     assert counts[0].split() == ["stage", "completed", "failed", "cancelled", "points"]
     assert counts[1].split() == ["count", "2", "1", "-", "3"]
+    assert len(failures) == 2, "the first cause only"
     bad = failures[1].split()
     assert bad[:3] == [failing(sweep), "count", "failed"]
     assert (sweep / bad[3]).read_text().startswith("no data")

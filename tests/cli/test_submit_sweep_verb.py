@@ -1,5 +1,7 @@
 """``valska submit`` and ``valska cancel`` on a sweep, as a user types them, on this machine."""
 
+import json
+
 import pytest
 
 from valska.external_tools.core.lock import directory_lock
@@ -47,6 +49,23 @@ def test_nothing_is_left_when_all_has_ended(user, sweep):
     done = user.run("submit", "S", "--scheduler", "local")
     assert done.exit_code == 4
     assert "all of it was sent before, and has ended" in done.stderr
+
+
+def test_the_first_cause_is_what_is_told_of_a_chain(user):
+    user.ok("sweep", "linetool", "--template", "three", "--runner", "host",
+            "--values", "run=false,sleep 60", "-o", "S")  # fmt: skip
+    done = user.run("submit", "S", "--scheduler", "local", "--wait", "--only", "*false")
+    assert done.exit_code == 1
+    assert "count is failed" in done.stderr
+    user.ok("submit", "S", "--scheduler", "local")
+    user.ok("cancel", "S")
+    stages = {
+        point["label"]: point["stages"]
+        for point in json.loads(user.ok("status", "S", "--json").stdout)["points"]
+    }
+    assert stages["run_false"]["double"]["reason"] == "never started: count did not succeed"
+    (other,) = stages.keys() - {"run_false"}
+    assert stages[other]["double"]["reason"] == "cancelled before it began"
 
 
 def test_what_is_said_of_a_sweep_does_not_call_it_a_bundle(user, sweep):

@@ -322,7 +322,7 @@ def _require_success(status: SweepStatus, stages: Sequence[str] | None) -> None:
     bad: Mapping[str, str] = {
         label: f"{one.stage} is {one.state}"
         for label, row in status.points.items()
-        for one in row.values()
+        for one in reversed(tuple(row.values()))
         if (stages is None or one.stage in stages) and one.state is not StageState.COMPLETED
     }
     if bad:

@@ -11,7 +11,7 @@ from typing import Any
 from valska.cli.output import plain, styled, table
 from valska.cli.progress import COLOURS
 from valska.external_tools.core.errors import UsageError
-from valska.external_tools.core.status import StageState, StageStatus
+from valska.external_tools.core.status import NEVER_STARTED, StageState, StageStatus
 from valska.external_tools.core.sweep.document import PointEntry, SweepManifest
 from valska.external_tools.core.sweep.layout import Sweep
 from valska.external_tools.core.sweep.status import SHARED, SweepStatus
@@ -164,6 +164,7 @@ def _counts(status: SweepStatus) -> list[tuple[str, ...]]:
 
 
 def _failures(status: SweepStatus, labels: set[str]) -> list[tuple[str, ...]]:
+    """Return a row for each unit and stage that failed by itself."""
     return [
         (
             who,
@@ -173,5 +174,6 @@ def _failures(status: SweepStatus, labels: set[str]) -> list[tuple[str, ...]]:
             plain(one.reason or ""),
         )
         for who, one in status.failed_units()
-        if who in labels or who.startswith(f"{SHARED}/")
+        if (who in labels or who.startswith(f"{SHARED}/"))
+        and not (one.reason or "").startswith(NEVER_STARTED)
     ]

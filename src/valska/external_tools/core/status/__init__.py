@@ -240,13 +240,15 @@ def waited_in_vain(status: StageStatus) -> bool:
     """Return whether a job may have been removed because another one did not succeed.
 
     Slurm removes it as CANCELLED; its accounts give the reason Dependency, or none. What somebody
-    cancelled is CANCELLED by a user there.
+    cancelled is CANCELLED by a user there. The local scheduler says what did not succeed.
     """
     removed = status.state is StageState.CANCELLED and _REMOVED.match(status.reason or "")
     return status.state is StageState.LOST or bool(removed)
 
 
-_REMOVED = re.compile(r"CANCELLED($|, Dependency)")
+_REMOVED = re.compile(r"CANCELLED($|, Dependency|, .* did not succeed$)")
+NEVER_STARTED = "never started: "
+"""The reason of a stage begins so if one that it waited for did not succeed."""
 
 
 def never_started(
@@ -266,7 +268,7 @@ def never_started(
     bad = [one.stage for one in before if one.stage in after and one.state.failed]
     if not bad:
         return status
-    reason = f"never started: {bad[0]} did not succeed"
+    reason = f"{NEVER_STARTED}{bad[0]} did not succeed"
     return replace(status, state=StageState.CANCELLED, reason=reason)
 
 

@@ -228,7 +228,9 @@ def _ended(
         return _failed(info, record, cancelled, directives)
     state, why = _ENDS[info.state]
     signal = f"signal {info.signal}" if info.signal else None
-    return state, why or ", ".join(word for word in (info.word, info.reason, signal) if word)
+    said = bool(info.reason and info.reason.casefold().startswith(info.word.casefold()))
+    words = (None if said else info.word, info.reason, signal)
+    return state, why or ", ".join(word for word in words if word)
 
 
 def _outlives_its_supervisor(record: StageRecord) -> bool:
