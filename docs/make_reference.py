@@ -32,9 +32,9 @@ Results go to stdout, everything else to stderr. The exit codes are in
 [exit-codes.md](exit-codes.md).
 
 `valska-pyuvsim-prepare …` is `valska bundle pyuvsim …`, `valska-pyuvsim-sweep …` is
-`valska sweep pyuvsim …`, and `valska-pyuvsim-submit …` is `valska submit …`, for runs of pyuvsim only;
-the same for `valska-bayeseor-…`. Options that a tool adds are in the help of the verb with that tool:
-`valska bundle bayeseor --help`.
+`valska sweep pyuvsim …`, and `valska-pyuvsim-submit …` is `valska submit …`, for runs of pyuvsim
+only; the same for `valska-bayeseor-…`. Options that a tool adds are in the help of the verb with
+that tool: `valska bundle bayeseor --help`.
 """
 
 

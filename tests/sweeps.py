@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 from toy import Toy, request, stage
 
 from valska.external_tools.core.manifest import read_manifest
-from valska.external_tools.core.sweep.making import SweepRequest, create_sweep, draft_sweep
-from valska.external_tools.core.sweep.points import Point
+from valska.external_tools.core.sweep.planning.points import Point
+from valska.external_tools.core.sweep.writing.making import SweepRequest, create_sweep, draft_sweep
 from valska.external_tools.core.utils import sha256_file
 
 

@@ -233,7 +233,7 @@ def test_help_shows_the_options_of_the_tool(optional):
     shown = optional.ok("bundle", "linetool", "--help").stdout
     assert "Options of linetool" in shown
     assert "--line-end [unix|dos]" in shown
-    assert "Options of linetool" in optional.ok("sweep", "linetool", "-h").stdout
+    assert "Options of linetool" in optional.ok("sweep", "linetool", "--help").stdout
     assert "--line-end" not in optional.ok("bundle", "--help").stdout
     assert "--line-end" not in optional.ok("bundle", "pyuvsim", "--help").stdout
 

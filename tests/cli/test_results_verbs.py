@@ -127,7 +127,7 @@ def test_options_of_sweeps_are_refused_elsewhere(user, run):
 def test_watch_follows_a_sweep_to_its_end(user, sweep):
     user.ok("submit", sweep, "--resume", "--only", "failed", "--scheduler", "local")
     shown = user.ok("status", sweep, "--watch").stdout
-    assert shown.splitlines()[-1].split()[:3] == [failing(sweep), "double", "cancelled"]
+    assert shown.splitlines()[-1].split()[:3] == [failing(sweep), "count", "failed"]
 
 
 def test_verify_a_sweep_a_point_and_a_root(user, sweep, run):

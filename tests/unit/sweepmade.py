@@ -13,8 +13,8 @@ from valska.external_tools.core.bundling import BundleRequest
 from valska.external_tools.core.runner import RunnerKind
 from valska.external_tools.core.sweep.document import SweepManifest, read_sweep_manifest
 from valska.external_tools.core.sweep.layout import Sweep
-from valska.external_tools.core.sweep.making import SweepRequest, create_sweep, draft_sweep
-from valska.external_tools.core.sweep.points import Point
+from valska.external_tools.core.sweep.planning.points import Point
+from valska.external_tools.core.sweep.writing.making import SweepRequest, create_sweep, draft_sweep
 from valska.external_tools.core.tool import RunPlan, RunSpec, Stage
 from valska.external_tools.core.utils import sha256_bytes, sha256_file
 

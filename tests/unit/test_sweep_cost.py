@@ -2,7 +2,7 @@
 
 import pytest
 
-from valska.external_tools.core.sweep.cost import cost_of, cpus_of, gpus_of
+from valska.external_tools.core.sweep.planning.cost import cost_of, cpus_of, gpus_of
 from valska.external_tools.core.tool import Stage
 
 

@@ -31,16 +31,16 @@ from valska.external_tools.core.runner import RunnerKind
 from valska.external_tools.core.staging import StagingMode
 from valska.external_tools.core.sweep.document import read_common, read_sweep_manifest
 from valska.external_tools.core.sweep.layout import Sweep, is_sweep, open_sweep, sweep_of
-from valska.external_tools.core.sweep.making import (
+from valska.external_tools.core.sweep.planning.points import Point, points_from_options
+from valska.external_tools.core.sweep.planning.spool import Spool
+from valska.external_tools.core.sweep.verification import verify_sweep
+from valska.external_tools.core.sweep.writing.making import (
     SweepRequest,
     add_points,
     create_sweep,
     draft_sweep,
     preview,
 )
-from valska.external_tools.core.sweep.points import Point, points_from_options
-from valska.external_tools.core.sweep.spool import Spool
-from valska.external_tools.core.sweep.verification import verify_sweep
 from valska.external_tools.core.tool import Input, RunPlan, read_file
 from valska.external_tools.core.utils import sha256_bytes, sha256_file
 

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from valska.external_tools.core.errors import UsageError
 from valska.external_tools.core.run_directory import check_name
-from valska.external_tools.core.sweep.labels import MAX_LENGTH, label_of
-from valska.external_tools.core.sweep.points import (
+from valska.external_tools.core.sweep.planning.labels import MAX_LENGTH, label_of
+from valska.external_tools.core.sweep.planning.points import (
     DEFAULT_FRACTIONS,
     Point,
     points_from_options,
 )
-from valska.external_tools.core.sweep.values import PointError, split_values
+from valska.external_tools.core.sweep.planning.values import PointError, split_values
 
 
 def labels(**options):

@@ -12,10 +12,10 @@ from valska.external_tools.core.errors import UsageError
 from valska.external_tools.core.scheduler import JobInfo, JobState, SchedulerError
 from valska.external_tools.core.slurm import Slurm
 from valska.external_tools.core.status import StageState, StageStatus
-from valska.external_tools.core.sweep import status as status_module
+from valska.external_tools.core.sweep.following import status as status_module
+from valska.external_tools.core.sweep.following.status import SweepStatus, sweep_status, wait_sweep
+from valska.external_tools.core.sweep.following.traces import newest_of_job, read_traces
 from valska.external_tools.core.sweep.layout import Sweep
-from valska.external_tools.core.sweep.status import SweepStatus, sweep_status, wait_sweep
-from valska.external_tools.core.sweep.traces import newest_of_job, read_traces
 
 LABELS = ("a", "b", "c")
 PLACES = [f"points/{label}" for label in LABELS]
@@ -334,7 +334,7 @@ def test_slurms_own_words_reach_each_task(sweep: Sweep, tmp_path: Path) -> None:
 def test_many_directories_on_a_slow_file_system_are_listed_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from valska.external_tools.core.sweep import traces
+    from valska.external_tools.core.sweep.following import traces
 
     monkeypatch.setattr(traces, "_SLOW_S", 0.0)
     sweep = Sweep(tmp_path)

@@ -21,18 +21,22 @@ from valska.external_tools.core.process import Completed, Stop, run
 from valska.external_tools.core.scheduler import OutcomeUnknownError
 from valska.external_tools.core.slurm import Slurm
 from valska.external_tools.core.submission.jobsfile import JobsError
-from valska.external_tools.core.sweep.cancelling import SweepCancellation, cancel_sweep
-from valska.external_tools.core.sweep.document import read_common
-from valska.external_tools.core.sweep.intact import require_common_intact
-from valska.external_tools.core.sweep.jobsfile import (
+from valska.external_tools.core.sweep.dispatch.cancelling import SweepCancellation, cancel_sweep
+from valska.external_tools.core.sweep.dispatch.intact import require_common_intact
+from valska.external_tools.core.sweep.dispatch.jobsfile import (
     ArrayEntry,
     load_sweep_jobs,
     read_arrays,
     write_sweep_jobs,
 )
+from valska.external_tools.core.sweep.dispatch.slices import choose_labels
+from valska.external_tools.core.sweep.dispatch.submission import (
+    KINDS,
+    SweepSubmission,
+    submit_sweep,
+)
+from valska.external_tools.core.sweep.document import read_common
 from valska.external_tools.core.sweep.layout import Sweep
-from valska.external_tools.core.sweep.slices import choose_labels
-from valska.external_tools.core.sweep.submission import KINDS, SweepSubmission, submit_sweep
 from valska.external_tools.core.tool import Resume
 from valska.external_tools.core.utils import sha256_file
 

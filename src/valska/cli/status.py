@@ -24,7 +24,7 @@ from valska.external_tools.core.submission.preparation import scheduler_here
 from valska.external_tools.core.sweep.layout import Sweep, is_sweep, open_sweep, sweep_of
 
 if TYPE_CHECKING:
-    from valska.external_tools.core.sweep.status import SweepStatus
+    from valska.external_tools.core.sweep.following.status import SweepStatus
 
 _FEW = 5
 
@@ -130,7 +130,7 @@ def _bundle(bundle: Bundle) -> _View:
 
 def _point(sweep: Sweep, unit: Bundle) -> _View:
     from valska.external_tools.core.sweep.document import read_sweep_manifest
-    from valska.external_tools.core.sweep.status import sweep_status, wait_sweep
+    from valska.external_tools.core.sweep.following.status import sweep_status, wait_sweep
 
     document = read_sweep_manifest(sweep)
     manifest = read_manifest(unit)
@@ -200,7 +200,7 @@ def _as_json(bundle: Bundle, manifest: Manifest, status: RunStatus) -> dict[str,
 def _sweep(sweep: Sweep, only: tuple[str, ...], everything: bool) -> _View:
     from valska.cli import sweep_view
     from valska.external_tools.core.sweep.document import read_sweep_manifest
-    from valska.external_tools.core.sweep.status import sweep_status, wait_sweep
+    from valska.external_tools.core.sweep.following.status import sweep_status, wait_sweep
 
     document = read_sweep_manifest(sweep)
     scheduler = _scheduler(document.tool)

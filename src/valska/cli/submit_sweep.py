@@ -21,17 +21,21 @@ from valska.external_tools.core.submission.preparation import (
     scheduler_of,
     write_receipt,
 )
-from valska.external_tools.core.sweep.cancelling import SweepCancellation, cancel_sweep
+from valska.external_tools.core.sweep.dispatch.cancelling import SweepCancellation, cancel_sweep
+from valska.external_tools.core.sweep.dispatch.intact import require_common_intact
+from valska.external_tools.core.sweep.dispatch.slices import choose_labels
+from valska.external_tools.core.sweep.dispatch.submission import (
+    KINDS,
+    SweepSubmission,
+    submit_sweep,
+)
 from valska.external_tools.core.sweep.document import (
     SweepManifest,
     read_common,
     read_sweep_manifest,
 )
-from valska.external_tools.core.sweep.intact import require_common_intact
+from valska.external_tools.core.sweep.following.status import SweepStatus, wait_sweep
 from valska.external_tools.core.sweep.layout import Sweep, open_sweep, sweep_of
-from valska.external_tools.core.sweep.slices import choose_labels
-from valska.external_tools.core.sweep.status import SweepStatus, wait_sweep
-from valska.external_tools.core.sweep.submission import KINDS, SweepSubmission, submit_sweep
 
 _SHOWN = 20
 """So many of the points that could not be sent are named."""

@@ -15,8 +15,9 @@ from valska.cli.output import note, plain, result, result_json, table
 from valska.cli.request import bundle_request, place_options, request_options, source_arguments
 from valska.cli.tool_options import ToolCommand
 from valska.external_tools.core.run_directory import check_name
-from valska.external_tools.core.sweep.cost import Cost
-from valska.external_tools.core.sweep.making import (
+from valska.external_tools.core.sweep.planning.cost import Cost
+from valska.external_tools.core.sweep.planning.points import Point, points_from_options
+from valska.external_tools.core.sweep.writing.making import (
     Made,
     SweepDraft,
     SweepRequest,
@@ -25,7 +26,6 @@ from valska.external_tools.core.sweep.making import (
     draft_sweep,
     preview,
 )
-from valska.external_tools.core.sweep.points import Point, points_from_options
 from valska.external_tools.core.tool import load_tool
 
 

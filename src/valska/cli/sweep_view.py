@@ -13,8 +13,8 @@ from valska.cli.progress import COLOURS
 from valska.external_tools.core.errors import UsageError
 from valska.external_tools.core.status import NEVER_STARTED, StageState, StageStatus
 from valska.external_tools.core.sweep.document import PointEntry, SweepManifest
+from valska.external_tools.core.sweep.following.status import SHARED, SweepStatus
 from valska.external_tools.core.sweep.layout import Sweep
-from valska.external_tools.core.sweep.status import SHARED, SweepStatus
 
 MANY = 50
 """More points than these are only counted, but for those that are not completed."""

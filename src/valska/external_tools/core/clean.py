@@ -19,8 +19,8 @@ from valska.external_tools.core.scheduler import Scheduler
 from valska.external_tools.core.site import reference_places
 from valska.external_tools.core.status import StageState, StageStatus, run_status
 from valska.external_tools.core.sweep.document import read_common, read_sweep_manifest
+from valska.external_tools.core.sweep.following.status import SweepStatus, sweep_status
 from valska.external_tools.core.sweep.layout import Sweep
-from valska.external_tools.core.sweep.status import SweepStatus, sweep_status
 
 SCRATCH_AGE_S = 24 * 3600.0
 """What was begun and not finished is left alone for so long."""

@@ -27,10 +27,10 @@ from valska.external_tools.core.submission.jobsfile import (
     load_jobs_json,
     read_entries,
 )
+from valska.external_tools.core.sweep.dispatch.jobsfile import ArrayEntry, read_arrays
 from valska.external_tools.core.sweep.document import read_common, read_sweep_manifest
-from valska.external_tools.core.sweep.jobsfile import ArrayEntry, read_arrays
+from valska.external_tools.core.sweep.following.status import sweep_status
 from valska.external_tools.core.sweep.layout import Sweep
-from valska.external_tools.core.sweep.status import sweep_status
 
 SLURM = "slurm"
 RUN_NAMES = frozenset({Bundle(Path()).manifest.name, Bundle(Path()).sums.name})

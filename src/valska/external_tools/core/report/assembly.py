@@ -22,8 +22,8 @@ from valska.external_tools.core.run_directory import Bundle
 from valska.external_tools.core.scheduler import Scheduler
 from valska.external_tools.core.status import StageState, overall, run_status
 from valska.external_tools.core.sweep.document import PointEntry, read_sweep_manifest
+from valska.external_tools.core.sweep.following.status import sweep_status
 from valska.external_tools.core.sweep.layout import Sweep
-from valska.external_tools.core.sweep.status import sweep_status
 from valska.external_tools.core.tool import load_tool
 from valska.external_tools.core.utils import load_json
 

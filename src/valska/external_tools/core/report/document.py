@@ -47,7 +47,7 @@ class Row:
     label
         Its name; for a run below a root its place there.
     values, perturbations
-        What it sets; see `core.sweep.points.Point`.
+        What it sets; see `core.sweep.planning.points.Point`.
     state
         What became of it as a whole.
     complete

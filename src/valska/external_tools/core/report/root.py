@@ -20,8 +20,8 @@ from valska.external_tools.core.run_directory import Bundle
 from valska.external_tools.core.scheduler import Scheduler
 from valska.external_tools.core.status import StageState, run_status
 from valska.external_tools.core.sweep.document import read_sweep_manifest
+from valska.external_tools.core.sweep.following.status import sweep_status
 from valska.external_tools.core.sweep.layout import Sweep
-from valska.external_tools.core.sweep.status import sweep_status
 
 _Told = tuple[Row, tuple[str, ...]]
 """A row, and what is to be said of its jobs."""

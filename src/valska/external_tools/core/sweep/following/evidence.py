@@ -27,11 +27,10 @@ from valska.external_tools.core.status import (
     waited_in_vain,
 )
 from valska.external_tools.core.status.judgement import Answer, judge
+from valska.external_tools.core.sweep.dispatch.jobsfile import ArrayEntry, read_arrays
 from valska.external_tools.core.sweep.document import PointEntry
-from valska.external_tools.core.sweep.jobsfile import ArrayEntry, read_arrays
-from valska.external_tools.core.sweep.layout import Sweep
-from valska.external_tools.core.sweep.tasks import StageTasks, current_tasks, entry_of
-from valska.external_tools.core.sweep.traces import (
+from valska.external_tools.core.sweep.following.tasks import StageTasks, current_tasks, entry_of
+from valska.external_tools.core.sweep.following.traces import (
     LOGS,
     RECORDS,
     Traces,
@@ -41,6 +40,7 @@ from valska.external_tools.core.sweep.traces import (
     read_traces,
     state_in,
 )
+from valska.external_tools.core.sweep.layout import Sweep
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ from valska.external_tools.core.errors import UsageError
 from valska.external_tools.core.manifest import StageEntry
 from valska.external_tools.core.status import StageState, StageStatus
 from valska.external_tools.core.suggest import did_you_mean
+from valska.external_tools.core.sweep.dispatch.jobsfile import ArrayEntry
 from valska.external_tools.core.sweep.document import PointEntry, SharedEntry, SweepManifest
-from valska.external_tools.core.sweep.jobsfile import ArrayEntry
-from valska.external_tools.core.sweep.status import SweepStatus
+from valska.external_tools.core.sweep.following.status import SweepStatus
 
 Pairs = tuple[tuple[str, str], ...]
 

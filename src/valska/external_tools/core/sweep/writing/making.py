@@ -15,26 +15,26 @@ from valska.external_tools.core.errors import UsageError, ValskaError
 from valska.external_tools.core.manifest import Manifest
 from valska.external_tools.core.process import Run, run
 from valska.external_tools.core.run_directory import TakenError, ensure_run_dir, refuse_inside
-from valska.external_tools.core.sweep.assembly import Assembly, Sciences, Work
-from valska.external_tools.core.sweep.common import write_common
 from valska.external_tools.core.sweep.document import (
     SweepManifest,
     read_common,
     read_sweep_manifest,
     write_sweep_manifest,
 )
-from valska.external_tools.core.sweep.drafting import (
+from valska.external_tools.core.sweep.layout import Sweep, is_sweep
+from valska.external_tools.core.sweep.planning.drafting import (
     SweepDraft,
     SweepRequest,
     draft_sweep,
     shared_work,
 )
-from valska.external_tools.core.sweep.layout import Sweep, is_sweep
-from valska.external_tools.core.sweep.units import sync_file_system
+from valska.external_tools.core.sweep.writing.assembly import Assembly, Sciences, Work
+from valska.external_tools.core.sweep.writing.common import write_common
+from valska.external_tools.core.sweep.writing.units import sync_file_system
 from valska.external_tools.core.utils import random_hex, sha256_file, utc_now_iso
 
 if TYPE_CHECKING:
-    from valska.external_tools.core.sweep.comparison import Standing
+    from valska.external_tools.core.sweep.planning.comparison import Standing
 
 __all__ = [
     "Made",
@@ -160,7 +160,7 @@ def preview(draft: SweepDraft, *, add: bool) -> SweepDraft:
 
 
 def _compare(draft: SweepDraft, manifest: SweepManifest, common: Manifest) -> Standing:
-    from valska.external_tools.core.sweep.comparison import compare
+    from valska.external_tools.core.sweep.planning.comparison import compare
 
     return compare(draft, manifest, common)
 
@@ -234,7 +234,7 @@ def _read_intact(sweep: Sweep) -> SweepManifest:
 def _add(
     sweep: Sweep, draft: SweepDraft, manifest: SweepManifest, standing: Standing
 ) -> SweepManifest:
-    from valska.external_tools.core.sweep.adding import building_place, move_in
+    from valska.external_tools.core.sweep.writing.adding import building_place, move_in
 
     there = frozenset(entry.label for entry in manifest.shared)
     work = Work(there, shared_work(standing.new) - there)

@@ -10,11 +10,11 @@ from typing import Any
 from valska.external_tools.core import contents
 from valska.external_tools.core.errors import UsageError
 from valska.external_tools.core.manifest import BorrowedEntry, Manifest
-from valska.external_tools.core.sweep.assembly import Sciences
 from valska.external_tools.core.sweep.document import PointEntry, SweepManifest
-from valska.external_tools.core.sweep.drafting import DraftedPoint, SweepDraft
-from valska.external_tools.core.sweep.points import content_key
-from valska.external_tools.core.sweep.values import PointError
+from valska.external_tools.core.sweep.planning.drafting import DraftedPoint, SweepDraft
+from valska.external_tools.core.sweep.planning.points import content_key
+from valska.external_tools.core.sweep.planning.values import PointError
+from valska.external_tools.core.sweep.writing.assembly import Sciences
 from valska.external_tools.core.tool import HasOptions, Input, Stage, Tool
 from valska.external_tools.core.trees import borrow
 from valska.external_tools.core.utils import sha256_file

@@ -15,15 +15,17 @@ from valska.external_tools.core.scheduler import JobRef, Scheduler
 from valska.external_tools.core.slurm.text import check_extra
 from valska.external_tools.core.submission.chain import select_stages
 from valska.external_tools.core.submission.intents import SETTLE_S, Clock, Intent, reconcile
-from valska.external_tools.core.sweep.document import SweepManifest, read_common
-from valska.external_tools.core.sweep.intact import altered_units
-from valska.external_tools.core.sweep.jobsfile import ArrayEntry, read_arrays, update_arrays
-from valska.external_tools.core.sweep.layout import Sweep
-from valska.external_tools.core.sweep.ledger import SweepLedger
-from valska.external_tools.core.sweep.limits import limits_of
-from valska.external_tools.core.sweep.requests import Drafter, options
-from valska.external_tools.core.sweep.sending import Sender
-from valska.external_tools.core.sweep.slices import (
+from valska.external_tools.core.sweep.dispatch.intact import altered_units
+from valska.external_tools.core.sweep.dispatch.jobsfile import (
+    ArrayEntry,
+    read_arrays,
+    update_arrays,
+)
+from valska.external_tools.core.sweep.dispatch.ledger import SweepLedger
+from valska.external_tools.core.sweep.dispatch.limits import limits_of
+from valska.external_tools.core.sweep.dispatch.requests import Drafter, options
+from valska.external_tools.core.sweep.dispatch.sending import Sender
+from valska.external_tools.core.sweep.dispatch.slices import (
     Choice,
     Kind,
     Work,
@@ -31,8 +33,14 @@ from valska.external_tools.core.sweep.slices import (
     choose_labels,
     plan_work,
 )
-from valska.external_tools.core.sweep.status import SweepStatus, sweep_status
-from valska.external_tools.core.sweep.tasks import current_tasks, read_places, require_lists
+from valska.external_tools.core.sweep.document import SweepManifest, read_common
+from valska.external_tools.core.sweep.following.status import SweepStatus, sweep_status
+from valska.external_tools.core.sweep.following.tasks import (
+    current_tasks,
+    read_places,
+    require_lists,
+)
+from valska.external_tools.core.sweep.layout import Sweep
 from valska.external_tools.core.utils import random_hex
 
 log = logging.getLogger(__name__)

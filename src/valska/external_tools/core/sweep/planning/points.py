@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from valska.external_tools.core.errors import ValskaError
 from valska.external_tools.core.overrides import is_key, parse_fraction
 from valska.external_tools.core.run_directory import check_name
-from valska.external_tools.core.sweep.labels import label_of
-from valska.external_tools.core.sweep.table import LABEL, table_rows
-from valska.external_tools.core.sweep.values import (
+from valska.external_tools.core.sweep.planning.labels import label_of
+from valska.external_tools.core.sweep.planning.table import LABEL, table_rows
+from valska.external_tools.core.sweep.planning.values import (
     PointError,
     checked,
     read_document,

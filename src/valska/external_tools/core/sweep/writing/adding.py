@@ -11,7 +11,7 @@ from pathlib import Path
 
 from valska.external_tools.core.errors import ValskaError
 from valska.external_tools.core.sweep.layout import Sweep
-from valska.external_tools.core.sweep.units import CONFIG, MANIFEST, SUMS
+from valska.external_tools.core.sweep.writing.units import CONFIG, MANIFEST, SUMS
 from valska.external_tools.core.utils import fsync_directory, random_hex
 
 log = logging.getLogger(__name__)

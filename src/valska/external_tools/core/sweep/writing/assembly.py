@@ -9,14 +9,14 @@ from typing import NamedTuple
 from valska.external_tools.core.contents import software_sha256
 from valska.external_tools.core.manifest import BorrowedEntry, Science
 from valska.external_tools.core.sweep.document import PointEntry, SharedEntry
-from valska.external_tools.core.sweep.drafting import (
+from valska.external_tools.core.sweep.layout import Sweep
+from valska.external_tools.core.sweep.planning.drafting import (
     DraftedPoint,
     SweepDraft,
     stage_of,
 )
-from valska.external_tools.core.sweep.layout import Sweep
-from valska.external_tools.core.sweep.points import with_point
-from valska.external_tools.core.sweep.units import Unit, UnitWriter
+from valska.external_tools.core.sweep.planning.points import with_point
+from valska.external_tools.core.sweep.writing.units import Unit, UnitWriter
 from valska.external_tools.core.tool import Input, Stage
 from valska.external_tools.core.utils import sha256_file
 

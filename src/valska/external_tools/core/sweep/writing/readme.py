@@ -40,7 +40,7 @@ def render_sweep_readme(
 
 
 def _template() -> Template:
-    path = Path(__file__).parents[1] / "sweep_readme.md"
+    path = Path(__file__).parents[2] / "sweep_readme.md"
     return Template(path.read_text(encoding="utf-8"))
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from valska.external_tools.core.manifest import StageEntry
 from valska.external_tools.core.scheduler import JobRequest, Scheduler, job_name
-from valska.external_tools.core.sweep.jobsfile import ArrayEntry
+from valska.external_tools.core.sweep.dispatch.jobsfile import ArrayEntry
+from valska.external_tools.core.sweep.dispatch.slices import Slice, Work
 from valska.external_tools.core.sweep.layout import Sweep
-from valska.external_tools.core.sweep.slices import Slice, Work
 from valska.external_tools.core.utils import sha256_bytes, write_atomic
 
 

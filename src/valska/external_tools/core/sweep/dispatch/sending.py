@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 from valska.external_tools.core.errors import ValskaError
 from valska.external_tools.core.scheduler import FullError, JobRequest, OutcomeUnknownError
-from valska.external_tools.core.sweep.ledger import SweepLedger
-from valska.external_tools.core.sweep.limits import Limits
-from valska.external_tools.core.sweep.requests import Draft, Drafter
-from valska.external_tools.core.sweep.slices import Slice, Work, cut_slices, fit
+from valska.external_tools.core.sweep.dispatch.ledger import SweepLedger
+from valska.external_tools.core.sweep.dispatch.limits import Limits
+from valska.external_tools.core.sweep.dispatch.requests import Draft, Drafter
+from valska.external_tools.core.sweep.dispatch.slices import Slice, Work, cut_slices, fit
 
 log = logging.getLogger(__name__)
 

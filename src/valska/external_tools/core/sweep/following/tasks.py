@@ -12,7 +12,7 @@ from pathlib import Path
 from valska.external_tools.core.ranges import read_ranges
 from valska.external_tools.core.run_directory import Bundle
 from valska.external_tools.core.submission.jobsfile import JobEntry, JobsError
-from valska.external_tools.core.sweep.jobsfile import ArrayEntry
+from valska.external_tools.core.sweep.dispatch.jobsfile import ArrayEntry
 from valska.external_tools.core.sweep.layout import Sweep
 from valska.external_tools.core.utils import sha256_bytes
 

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from valska.external_tools.core.errors import UsageError, ValskaError
 from valska.external_tools.core.manifest import POINT_SCHEMA, SCHEMA_VERSION, ManifestError
 from valska.external_tools.core.schema import SchemaError, judge, validate
-from valska.external_tools.core.sweep.drafting import Config
-from valska.external_tools.core.sweep.points import Point
-from valska.external_tools.core.sweep.spool import Spool
+from valska.external_tools.core.sweep.planning.drafting import Config
+from valska.external_tools.core.sweep.planning.points import Point
+from valska.external_tools.core.sweep.planning.spool import Spool
 from valska.external_tools.core.tool import Input
 
 CONFIG = "config"

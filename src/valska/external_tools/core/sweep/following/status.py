@@ -16,7 +16,7 @@ from valska.external_tools.core.sweep.document import (
     SweepManifest,
     read_common,
 )
-from valska.external_tools.core.sweep.evidence import Evidence, StageFacts, gather
+from valska.external_tools.core.sweep.following.evidence import Evidence, StageFacts, gather
 from valska.external_tools.core.sweep.layout import Sweep
 
 DETAILED = 50

@@ -11,9 +11,9 @@ from valska.external_tools.core import contents
 from valska.external_tools.core.jobscript import Identity
 from valska.external_tools.core.manifest import SCHEMA_VERSION, BorrowedEntry
 from valska.external_tools.core.process import Run
-from valska.external_tools.core.sweep.drafting import SweepDraft
 from valska.external_tools.core.sweep.layout import Sweep
-from valska.external_tools.core.sweep.readme import render_sweep_readme
+from valska.external_tools.core.sweep.planning.drafting import SweepDraft
+from valska.external_tools.core.sweep.writing.readme import render_sweep_readme
 from valska.external_tools.core.trees import borrow
 from valska.external_tools.core.utils import (
     random_hex,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from valska.external_tools.core.overrides import is_key, parse_value
-from valska.external_tools.core.sweep.values import PointError, read_document, read_text
+from valska.external_tools.core.sweep.planning.values import PointError, read_document, read_text
 from valska.external_tools.core.tool import Read
 
 LABEL = "label"

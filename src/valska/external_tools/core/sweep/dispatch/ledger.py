@@ -11,7 +11,7 @@ from valska.external_tools.core.scheduler import JobRef, JobRequest, Scheduler
 from valska.external_tools.core.slurm.text import dependency_of
 from valska.external_tools.core.submission.intents import Clock
 from valska.external_tools.core.submission.ledger import now_text
-from valska.external_tools.core.sweep.jobsfile import ArrayEntry, write_sweep_jobs
+from valska.external_tools.core.sweep.dispatch.jobsfile import ArrayEntry, write_sweep_jobs
 from valska.external_tools.core.sweep.layout import Sweep
 
 

@@ -15,11 +15,11 @@ from valska.external_tools.core.errors import UsageError, ValskaError
 from valska.external_tools.core.overrides import check_distinct
 from valska.external_tools.core.plans import check_perturbed, check_plan
 from valska.external_tools.core.run_directory import build_run_dir, check_name, check_place
-from valska.external_tools.core.sweep.cost import Cost, cost_of
 from valska.external_tools.core.sweep.layout import SWEEPS
-from valska.external_tools.core.sweep.once import each_message_once
-from valska.external_tools.core.sweep.points import Point, with_point
-from valska.external_tools.core.sweep.spool import Spool
+from valska.external_tools.core.sweep.planning.cost import Cost, cost_of
+from valska.external_tools.core.sweep.planning.once import each_message_once
+from valska.external_tools.core.sweep.planning.points import Point, with_point
+from valska.external_tools.core.sweep.planning.spool import Spool
 from valska.external_tools.core.tool import (
     Input,
     PlansPoints,

@@ -17,13 +17,17 @@ from valska.external_tools.core.status import StageState, StageStatus
 from valska.external_tools.core.submission.chain import select_stages, with_descendants
 from valska.external_tools.core.submission.intents import SETTLE_S, Clock
 from valska.external_tools.core.submission.ledger import now_text
+from valska.external_tools.core.sweep.dispatch.jobsfile import (
+    ArrayEntry,
+    read_arrays,
+    update_arrays,
+)
+from valska.external_tools.core.sweep.dispatch.slices import choose_labels
+from valska.external_tools.core.sweep.dispatch.submission import take_up
 from valska.external_tools.core.sweep.document import SweepManifest, read_common
-from valska.external_tools.core.sweep.jobsfile import ArrayEntry, read_arrays, update_arrays
+from valska.external_tools.core.sweep.following.status import SweepStatus, sweep_status
+from valska.external_tools.core.sweep.following.tasks import require_lists
 from valska.external_tools.core.sweep.layout import Sweep
-from valska.external_tools.core.sweep.slices import choose_labels
-from valska.external_tools.core.sweep.status import SweepStatus, sweep_status
-from valska.external_tools.core.sweep.submission import take_up
-from valska.external_tools.core.sweep.tasks import require_lists
 from valska.external_tools.core.timelimit import grace_of
 
 

@@ -17,9 +17,9 @@ from valska.external_tools.core.seal import (
     is_sealable,
     read_sums,
 )
+from valska.external_tools.core.sweep.dispatch.slices import Work
 from valska.external_tools.core.sweep.document import SweepManifest
 from valska.external_tools.core.sweep.layout import Sweep
-from valska.external_tools.core.sweep.slices import Work
 from valska.external_tools.core.utils import sha256_file
 
 _AT_ONCE = 4

@@ -1,0 +1,1 @@
+"""What became of each point: what was sent, the scheduler, and the jobs' own records."""

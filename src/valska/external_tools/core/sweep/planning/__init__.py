@@ -1,0 +1,1 @@
+"""Which points a sweep has, and what is planned for each, before anything is written."""
