@@ -188,7 +188,8 @@ def test_each_that_goes_wrong_is_named_and_only_that_is_done_again(user, struck)
         label("9.4"): WHOLE,
     }
     told = user.valska("status", struck, "--only", "failed").stdout
-    assert all(reason in told for reason in why.values())
+    causes = [reason for reason in why.values() if not reason.startswith("never started")]
+    assert all(reason in told for reason in causes)
     assert told.count("/logs/signal_fit-") == 2
     queue = "|".join(array["job_id"] for array in arrays_of(struck))
     assert ask("squeue", "--noheader", f"--jobs={queue.replace('|', ',')}", "--states=PD,R") == []

@@ -1,6 +1,7 @@
 import os
 import socket
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -299,6 +300,8 @@ def test_a_script_started_by_hand_here_is_known_by_its_process(bundle: Bundle) -
     child = subprocess.Popen(["bash", script.name], cwd=bundle.path, stdin=subprocess.PIPE)
     host = {**record_json("a", "x")["host"], "name": socket.gethostname()}
     put_record(bundle, "a", "local-x", "running", scheduler="none", pid=child.pid, host=host)
+    while script.name not in Path(f"/proc/{child.pid}/cmdline").read_text():
+        time.sleep(0.01)
     try:
         running = look(bundle).stage("a")
     finally:
