@@ -106,7 +106,7 @@ def test_scancel_by_hand(user, running, seconds):
 
 
 def test_script_killed_without_a_chance(user, running):
-    """What becomes of the payload is Slurm's to say: only its cgroups would find it."""
+    """No trap runs, so the record still says running; Slurm knows that it failed."""
     bundle, jobs = running()
     os.kill(record_of(bundle, "count")["pid"], signal.SIGKILL)
     assert ended(jobs["count"]) == "FAILED"
