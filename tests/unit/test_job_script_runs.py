@@ -197,6 +197,16 @@ def test_kill_leaves_a_record_that_says_running_and_does_not_block_the_next(
     assert [record["state"] for record in records(made)] == ["running", "completed"]
 
 
+def test_a_payload_ends_soon_after_its_script_was_killed(tmp_path, scripts):
+    text = "trap '' TERM; echo $$ >pid.tmp; mv pid.tmp pid; while :; do sleep 0.2; done"
+    made = bundle(tmp_path, [shell(text)])
+    process = scripts.start(made)
+    payload = int(wait_until((made.outputs / "pid").exists) and (made.outputs / "pid").read_text())
+    process.kill()
+    process.wait()
+    wait_until(lambda: not Path(f"/proc/{payload}").exists())
+
+
 # --- Refused before anything ran ------------------------------------------------------------------
 
 
