@@ -8,9 +8,9 @@ import pytest
 
 from valska.external_tools.core.errors import PrerequisiteError, UsageError, ValskaError
 from valska.external_tools.core.images.apptainer import clean_environment
-from valska.external_tools.core.images.base import replacement_base, tree_sha256
-from valska.external_tools.core.images.environment import build_environment, find_ca_bundle
-from valska.external_tools.core.images.transcript import explain_failure
+from valska.external_tools.core.images.building.base import replacement_base, tree_sha256
+from valska.external_tools.core.images.building.environment import build_environment, find_ca_bundle
+from valska.external_tools.core.images.building.transcript import explain_failure
 from valska.external_tools.core.utils import sha256_file
 
 ORIGINAL = "docker://registry/python@sha256:" + "b" * 64

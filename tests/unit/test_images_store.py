@@ -13,8 +13,8 @@ import pytest
 
 from valska.external_tools.core.errors import PrerequisiteError, VerificationError
 from valska.external_tools.core.images import resolve_image
+from valska.external_tools.core.images.building.environment import workspace
 from valska.external_tools.core.images.definition import shipped_definitions
-from valska.external_tools.core.images.environment import workspace
 from valska.external_tools.core.images.record import ImageRecord, read_record
 from valska.external_tools.core.images.store import ImageStore
 from valska.external_tools.core.schema import SchemaError, load_schema
@@ -169,7 +169,7 @@ def test_what_killed_builds_left_is_removed_and_what_lives_is_not(store, monkeyp
     monkeypatch.setenv("TMPDIR", os.fspath(tmp_path.parent))
     code = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from valska.external_tools.core.images.environment import workspace\n"
+        "from valska.external_tools.core.images.building.environment import workspace\n"
         "from valska.external_tools.core.images.store import ImageStore\n"
         "with ImageStore(Path(sys.argv[1])).workspace() as out, workspace(os.environ) as work:\n"
         "    print(out, work, sep=chr(10), flush=True)\n"

@@ -12,7 +12,7 @@ from valska.cli.options import dry_run_option, json_option, parse_pairs
 from valska.cli.output import note, plain, result, result_json, table
 from valska.cli.state import state
 from valska.external_tools.core.config import resolve
-from valska.external_tools.core.images.build import (
+from valska.external_tools.core.images.building.build import (
     BuildDraft,
     BuildRequest,
     BuildResult,

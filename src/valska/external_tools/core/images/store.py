@@ -72,7 +72,7 @@ class ImageStore:
         PrerequisiteError
             If the store cannot be written.
         """
-        from valska.external_tools.core.images.environment import claim_directory
+        from valska.external_tools.core.images.scratch import claim_directory
 
         try:
             self.directory.mkdir(parents=True, exist_ok=True)

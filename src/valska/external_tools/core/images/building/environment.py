@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
 import shutil
-import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from valska.external_tools.core.errors import PrerequisiteError
-from valska.external_tools.core.identity import identify
 from valska.external_tools.core.images import apptainer as programs
-from valska.external_tools.core.lock import OWNER, read_owner
-from valska.external_tools.core.process import Run, run
+from valska.external_tools.core.images.scratch import claim_directory, remove_directory
 
 CA_VARIABLES = ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 PASSED_VARIABLES = (
@@ -145,42 +141,4 @@ def workspace(environ: Mapping[str, str]) -> Iterator[Path]:
     try:
         yield work
     finally:
-        _remove(work)
-
-
-def claim_directory(parent: Path, prefix: str) -> Path:
-    """Make a private directory that names its process, and remove those of killed ones.
-
-    Raises
-    ------
-    OSError
-        If it cannot be made.
-    """
-    for path in parent.glob(f"{prefix}*"):
-        if _is_abandoned(path):
-            log.info("removing %s, which a killed build left", path)
-            _remove(path)
-    path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-    (path / OWNER).write_text(json.dumps(identify().as_json()))
-    return path
-
-
-def _is_abandoned(path: Path) -> bool:
-    """Return whether a directory is this user's, and its process has certainly ended."""
-    try:
-        status = path.lstat()
-    except OSError:
-        return False
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-        return False
-    owner = read_owner(path)
-    return owner is not None and owner.alive() is False
-
-
-def _remove(work: Path, run: Run = run) -> None:
-    """Remove a directory; what belongs to subordinate ids needs a user namespace to go."""
-    shutil.rmtree(work, ignore_errors=True)
-    if work.exists() and shutil.which("unshare"):
-        run(["unshare", "--map-root-user", "--map-auto", "rm", "-rf", os.fspath(work)])
-    if work.exists():
-        log.warning("the temporary directory %s could not be removed", work)
+        remove_directory(work)

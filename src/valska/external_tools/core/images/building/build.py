@@ -14,11 +14,22 @@ import rfc8785
 import valska
 from valska.external_tools.core.errors import PrerequisiteError, UsageError, ValskaError
 from valska.external_tools.core.images import apptainer as programs
-from valska.external_tools.core.images.base import (
+from valska.external_tools.core.images.building.base import (
     Base,
     own_base,
     own_reference,
     replacement_base,
+)
+from valska.external_tools.core.images.building.environment import (
+    build_environment,
+    find_ca_bundle,
+    needs_fakeroot,
+    workspace,
+)
+from valska.external_tools.core.images.building.transcript import (
+    Progress,
+    explain_failure,
+    run_logged,
 )
 from valska.external_tools.core.images.definition import (
     Definition,
@@ -26,15 +37,8 @@ from valska.external_tools.core.images.definition import (
     read_definition,
     rebase,
 )
-from valska.external_tools.core.images.environment import (
-    build_environment,
-    find_ca_bundle,
-    needs_fakeroot,
-    workspace,
-)
 from valska.external_tools.core.images.record import ImageRecord
 from valska.external_tools.core.images.store import ImageStore
-from valska.external_tools.core.images.transcript import Progress, explain_failure, run_logged
 from valska.external_tools.core.process import Run, run
 from valska.external_tools.core.site import mount_spec
 from valska.external_tools.core.utils import (

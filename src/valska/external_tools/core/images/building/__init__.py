@@ -1,0 +1,1 @@
+"""Building an image: from a pinned definition to the same bytes, wherever and whenever."""
