@@ -16,7 +16,8 @@ import pytest
 
 from valska.external_tools.core.errors import PrerequisiteError, UsageError, ValskaError
 from valska.external_tools.core.images import resolve_image
-from valska.external_tools.core.images.building.build import BuildRequest, build, draft_build
+from valska.external_tools.core.images.building.draft import BuildRequest, draft_build
+from valska.external_tools.core.images.building.make import build
 from valska.external_tools.core.images.store import ImageStore
 from valska.external_tools.core.run_directory import Bundle
 from valska.external_tools.core.utils import load_json, sha256_file

@@ -9,7 +9,7 @@ import pytest
 from valska.external_tools.bayeseor.driver import FINISHED
 from valska.external_tools.bayeseor.stages import PROGRAM
 from valska.external_tools.core.errors import UsageError
-from valska.external_tools.core.images.building.build import BuildRequest, draft_build
+from valska.external_tools.core.images.building.draft import BuildRequest, draft_build
 from valska.external_tools.core.images.definition import (
     check_arguments,
     find_definition,

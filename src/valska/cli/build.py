@@ -12,13 +12,12 @@ from valska.cli.options import dry_run_option, json_option, parse_pairs
 from valska.cli.output import note, plain, result, result_json, table
 from valska.cli.state import state
 from valska.external_tools.core.config import resolve
-from valska.external_tools.core.images.building.build import (
+from valska.external_tools.core.images.building.draft import (
     BuildDraft,
     BuildRequest,
-    BuildResult,
-    build,
     draft_build,
 )
+from valska.external_tools.core.images.building.make import BuildResult, build
 from valska.external_tools.core.images.definition import find_definition
 from valska.external_tools.core.images.store import ImageStore
 
