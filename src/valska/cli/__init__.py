@@ -6,11 +6,11 @@ import gc
 import signal
 import sys
 from collections.abc import MutableMapping, Sequence
-from importlib import import_module
 from typing import Any
 
 import click
 
+from valska.cli.lazy import LazyGroup
 from valska.cli.state import State, add_global_options, state
 
 _VERBS = {
@@ -26,6 +26,7 @@ _VERBS = {
     "report": "Print, tabulate and draw what runs and sweeps found.",
     "compare": "Say how two sweeps differ, point by point.",
     "build": "Build a container image from its pinned definition.",
+    "image": "List, check, move and clear away the container images in the store.",
     "clean": "Clear away logs, leftovers, matrices, earlier attempts or whole runs.",
     "templates": "List, print or copy the templates of the tools.",
     "tools": "List the tools that valska can run.",
@@ -35,43 +36,14 @@ _VERBS = {
 }
 
 
-def _module(verb: str) -> str:
-    """Return the name of a verb's module; one called ``list`` would stand for the type here."""
-    return {"list": "listing"}.get(verb, verb)
+class Verbs(LazyGroup):
+    """The group of all verbs."""
 
+    verbs = _VERBS
 
-class Verbs(click.Group):
-    """The group of all verbs. A verb's module is imported when it is used, not before."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names of all verbs in the order in which a user meets them."""
-        return list(_VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a verb."""
-        if cmd_name not in _VERBS:
-            return None
-        command: click.Command = import_module(f"valska.cli.{_module(cmd_name)}").command
-        return add_global_options(command)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find a verb; for a typing error, say which is meant."""
-        if args and args[0] not in _VERBS and not args[0].startswith("-"):
-            from valska.external_tools.core.suggest import did_you_mean
-
-            hint = did_you_mean(args[0], _VERBS)
-            message = f"No such command {args[0]!r}." + (f" {hint}" if hint else "")
-            raise click.UsageError(message, ctx)
-        found = super().resolve_command(ctx, args)
-        ctx.ensure_object(State).command = f"valska {found[0]}"
-        return found
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of verbs without importing them."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(_VERBS.items()))
+    def module(self, verb: str) -> str:
+        """Return the name of a verb's module; one called ``list`` would stand for the type here."""
+        return {"list": "listing"}.get(verb, verb)
 
     def main(
         self,

@@ -1,4 +1,4 @@
-"""The image store: a directory of images, each named by its digest."""
+"""The store as a whole: adding images, finding them, checking them."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from valska.external_tools.core.errors import PrerequisiteError, ValskaError, VerificationError
 from valska.external_tools.core.images.record import ImageRecord, read_record
+from valska.external_tools.core.images.store.holding import hold, unwritable
+from valska.external_tools.core.images.store.layout import DIGEST, Layout
+from valska.external_tools.core.images.store.receipt import receipt_line
 from valska.external_tools.core.utils import load_json, sha256_file, write_atomic
-
-_FULL_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class ImageStore:
+class ImageStore(Layout):
     """Images below ``<root>/sha256/``: ``<digest>.sif``, its record, receipt, definition and lock.
 
     An image is in the store once its record (``<digest>.json``) is, which is written last.
@@ -33,33 +34,22 @@ class ImageStore:
         The store's directory; made when the first image is added.
     """
 
-    root: Path
+    def holding(self, key: str, what: str) -> AbstractContextManager[None]:
+        """Return what holds a lock of the store for the length of a block, see `hold`.
 
-    @property
-    def directory(self) -> Path:
-        """Where the images are."""
-        return self.root / "sha256"
+        Parameters
+        ----------
+        key
+            What is worked on, a digest for instance: who has the same waits.
+        what
+            What is done, for the message to those who wait (``building pyuvsim``).
 
-    @property
-    def logs(self) -> Path:
-        """Where builds write what they print."""
-        return self.root / "logs"
-
-    def sif(self, sha256: str) -> Path:
-        """Return the place of an image."""
-        return self.directory / f"{sha256}.sif"
-
-    def record(self, sha256: str) -> Path:
-        """Return the place of an image's record."""
-        return self.directory / f"{sha256}.json"
-
-    def receipt(self, sha256: str) -> Path:
-        """Return the place of an image's receipt: digest, size, mtime and inode in one line."""
-        return self.directory / f"{sha256}.sif.receipt"
-
-    def source(self, sha256: str, name: str) -> Path:
-        """Return the place of a copy of the definition or the lock, which keeps its suffix."""
-        return self.directory / f"{sha256}{Path(name).suffix}"
+        Raises
+        ------
+        PrerequisiteError
+            If the store cannot be written.
+        """
+        return hold(self.locks.absolute(), key, what)
 
     @contextmanager
     def workspace(self) -> Iterator[Path]:
@@ -79,10 +69,7 @@ class ImageStore:
             self.logs.mkdir(exist_ok=True)
             path = claim_directory(self.root.absolute(), ".build-")
         except OSError as error:
-            raise PrerequisiteError(
-                f"the image store {self.root} cannot be written: {error.strerror}",
-                "Choose another with $VALSKA_IMAGES, or images in the configuration.",
-            ) from error
+            raise unwritable(self.root, error) from error
         try:
             yield path
         finally:
@@ -212,7 +199,7 @@ class ImageStore:
         return tuple(
             path
             for path in sorted(self.directory.glob(f"{prefix}*.json"))
-            if _FULL_DIGEST.fullmatch(path.stem) and self.sif(path.stem).is_file()
+            if DIGEST.fullmatch(path.stem) and self.sif(path.stem).is_file()
         )
 
     def _newest_first(self) -> tuple[tuple[Path, Mapping[str, str | None]], ...]:
@@ -257,12 +244,6 @@ def _sha256(entry: Any) -> str | None:
 
 def _leave_out(error: ValskaError) -> None:
     log.warning("an image record is left out: %s", error.message)
-
-
-def receipt_line(sif: Path, sha256: str) -> str:
-    """Return what a job compares with ``stat -Lc '%s %Y %i'``, the digest before it."""
-    status = sif.stat()
-    return f"{sha256} {status.st_size} {int(status.st_mtime)} {status.st_ino}\n"
 
 
 def _umask() -> int:

@@ -1,0 +1,26 @@
+"""``valska image``: the images in the store. A subcommand is a module ``image_<name>``."""
+
+from __future__ import annotations
+
+import click
+
+from valska.cli.lazy import LazyGroup
+
+_IMAGE_VERBS = {
+    "list": "List the images in the store.",
+}
+
+
+class ImageVerbs(LazyGroup):
+    """The group of what can be done with images."""
+
+    verbs = _IMAGE_VERBS
+
+
+@click.group("image", cls=ImageVerbs, no_args_is_help=True)
+def command() -> None:
+    """List, check, move and clear away the container images in the store.
+
+    The store is a directory of images, each named by its digest: $VALSKA_IMAGES, or images in the
+    configuration.
+    """
