@@ -1,44 +1,31 @@
 """Apptainer definition files: found, read, checked, and put on another base.
 
-The only module that knows spython. Its reader of definition files is used for the sections; what it
-does wrong for us (it takes docker bases alone, lower-cases them, trips over comments, prints and
-exits) is made up for here. It is imported late: most commands never read a definition.
+The only module that knows spython, whose reader is used for what sections hold. What it does
+wrong for us (it takes docker bases alone, lower-cases them, trips over comments, prints and exits)
+is made up for here. It refuses next to nothing and knows no line numbers: what is wrong in a file,
+and where, our own reader finds (`sections`, `syntax`). It is imported late: most commands never
+read a definition.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from valska.external_tools.core.errors import UsageError
+from valska.external_tools.core.images.finding import Finding
+from valska.external_tools.core.images.sections import VARIABLE, Line, Section, read_header
+from valska.external_tools.core.images.syntax import check_syntax
 from valska.external_tools.core.suggest import did_you_mean
 from valska.external_tools.core.tool import read_file
 from valska.external_tools.core.utils import package_directory, sha256_bytes
 
 SUFFIX = ".def"
-SECTIONS = frozenset(
-    (
-        *("help", "setup", "files", "labels", "environment", "pre", "post"),
-        *("runscript", "startscript", "test", "arguments"),
-        *(
-            "appinstall",
-            "appfiles",
-            "applabels",
-            "appenv",
-            "apprun",
-            "appstart",
-            "apphelp",
-            "apptest",
-        ),
-    )
-)
-
-_HEADER = re.compile(r"^\s*(?P<key>[A-Za-z]+)\s*:\s*(?P<value>.*?)\s*(?:#.*)?$")
-_SECTION = re.compile(r"^\s*%(?P<name>\S+)")
-_VARIABLE = re.compile(r"\{\{\s*(\w+)\s*\}\}")
+_SECTION = re.compile(r"^\s*%\S+")
+_HEADER = re.compile(r"^\s*[A-Za-z]+\s*:")
 _BASE_LABEL = re.compile(r"^\s*org\.opencontainers\.image\.base\.(?P<what>name|digest)\s")
 
 
@@ -93,7 +80,7 @@ class Definition:
                 )
             return values[match[1]]
 
-        return _VARIABLE.sub(value, text)
+        return VARIABLE.sub(value, text)
 
     def pairs(self, given: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
         """Return source and destination of each file that is copied from the host.
@@ -147,20 +134,21 @@ def read_definition(path: Path) -> Definition:
     UsageError
         If it cannot be read.
     DefinitionError
-        If it has no base, more than one stage, or a section that Apptainer does not know.
+        If it has no base, more than one stage, or anything else that Apptainer would refuse.
     """
     try:
         text = read_file(path).decode()
     except UnicodeDecodeError as error:
         raise DefinitionError(f"{path} is not text in UTF-8") from error
-    sections = _read_sections(text)
-    _check_sections(path, [name for name, _, _ in sections])
-    arguments = _lines(sections, "arguments")
+    wrong = check_syntax(text)
+    if wrong:
+        raise _refuse(path, wrong)
+    sections = spython_sections(text)
     return Definition(
         path=path,
         text=text,
-        header=_read_header(path, text),
-        arguments=dict(_argument(path, line) for line in arguments),
+        header={entry.key: entry.value for entry in read_header(text)},
+        arguments=dict(_argument(line) for line in _lines(sections, "arguments")),
         files=tuple(_lines(sections, "files")),
     )
 
@@ -174,7 +162,7 @@ def check_arguments(definition: Definition, given: Mapping[str, str]) -> None:
         If it does not, with a near miss.
     """
     for name in given:
-        if name not in definition.arguments and name not in _VARIABLE.findall(definition.text):
+        if name not in definition.arguments and name not in VARIABLE.findall(definition.text):
             known = ", ".join(definition.arguments) or "none"
             raise UsageError(
                 f"{definition.path.name} has no build argument {name!r}",
@@ -203,10 +191,11 @@ def rebase(definition: Definition, bootstrap: str, source: str, labels: Mapping[
     return "\n".join([f"Bootstrap: {bootstrap}", f"From: {source}", *header, *body]) + "\n"
 
 
-def _read_sections(text: str) -> list[tuple[str, str | None, list[str]]]:
+def spython_sections(text: str) -> tuple[Section, ...]:
+    """Return the sections of a definition as spython reads them: a `sections.Reader`."""
     from spython.main.parse.parsers.singularity import SingularityParser
 
-    found: list[tuple[str, str | None, list[str]]] = []
+    found: list[Section] = []
 
     class Reader(SingularityParser):  # type: ignore[misc]
         """Keeps sections as they are; the header is read elsewhere."""
@@ -218,12 +207,16 @@ def _read_sections(text: str) -> list[tuple[str, str | None, list[str]]]:
             pass
 
         def _get_mapping(self, section: str) -> object:
-            return lambda lines, layer=None: found.append((section.lower(), layer, lines))
+            return lambda lines, layer=None: found.append(_section(section, layer, lines))
 
     reader = Reader(filename=None, load=False)
-    reader.lines = list(_spaced(_uncommented(text).splitlines()))
+    reader.lines = list(_spaced(_uncommented(text).split("\n")))
     reader.load_recipe()
-    return found
+    return tuple(found)
+
+
+def _section(name: str, layer: str | None, lines: list[str]) -> Section:
+    return Section(name.lower(), layer or "", tuple(Line(0, line) for line in lines))
 
 
 def _spaced(lines: Iterable[str]) -> Iterator[str]:
@@ -235,50 +228,28 @@ def _spaced(lines: Iterable[str]) -> Iterator[str]:
 
 
 def _uncommented(text: str) -> str:
-    return "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    return "\n".join(line for line in text.split("\n") if not line.lstrip().startswith("#"))
 
 
-def _lines(sections: list[tuple[str, str | None, list[str]]], name: str) -> list[str]:
-    own = (lines for found, layer, lines in sections if found == name and not layer)
-    return [line for lines in own for line in lines]
+def _lines(sections: Iterable[Section], name: str) -> list[str]:
+    own = (section for section in sections if section.name == name and not section.rest)
+    return [line.text for section in own for line in section.lines]
 
 
 def _is_header(line: str) -> bool:
     return not line.lstrip().startswith("#") and _HEADER.match(line) is not None
 
 
-def _read_header(path: Path, text: str) -> dict[str, str]:
-    lines = text.splitlines()
-    start = next((i for i, line in enumerate(lines) if _SECTION.match(line)), len(lines))
-    matches = [_HEADER.match(line) for line in lines[:start] if _is_header(line)]
-    header = {match["key"].lower(): match["value"] for match in matches if match}
-    if not header.get("bootstrap"):
-        raise DefinitionError(
-            f"{path} is not a definition: it has no Bootstrap: line",
-            "See containers/ for definitions that build.",
-        )
-    if sum(1 for line in lines if re.match(r"(?i)\s*bootstrap\s*:", line)) > 1:
-        raise DefinitionError(
-            f"{path} has more than one stage, and valska builds definitions of one stage",
-            "Build it with `apptainer build`, and name the image with --image.",
-        )
-    return header
-
-
-def _check_sections(path: Path, names: Iterable[str]) -> None:
-    for name in names:
-        if name not in SECTIONS:
-            raise DefinitionError(
-                f"{path} has a section %{name}, which Apptainer does not know",
-                did_you_mean(name, SECTIONS),
-            )
-
-
-def _argument(path: Path, line: str) -> tuple[str, str]:
-    name, equals, value = line.partition("=")
-    if not equals or not name.strip():
-        raise DefinitionError(f"{path}: {line!r} in %arguments is not of the form NAME=VALUE")
+def _argument(line: str) -> tuple[str, str]:
+    name, _, value = line.partition("=")
     return name.strip(), value.strip()
+
+
+def _refuse(path: Path, wrong: Sequence[Finding]) -> DefinitionError:
+    first = wrong[0]
+    more = f" There are {len(wrong) - 1} more errors: valska build --check-only lists them."
+    hint = (first.hint or "") + (more if len(wrong) > 1 else "")
+    return DefinitionError(f"{path}, line {first.line}: {first.message}", hint.strip() or None)
 
 
 def _relabel(line: str, labels: Mapping[str, str]) -> str | None:

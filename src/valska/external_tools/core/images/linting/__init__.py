@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from valska.external_tools.core.images.linting.finding import Finding
+from valska.external_tools.core.images.finding import Finding
 from valska.external_tools.core.tool import read_file
 
 __all__ = ["Finding", "lint"]
