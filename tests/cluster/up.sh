@@ -22,6 +22,7 @@ set_up() {
     "$DIRECTORY/user.sh"
     "$DIRECTORY/slurm.sh" all
     "$DIRECTORY/shellcheck.sh"
+    "$DIRECTORY/registry.sh" install
     say "Apptainer, Slurm and the user valska-test are ready ($((SECONDS - begin)) s)"
 }
 
