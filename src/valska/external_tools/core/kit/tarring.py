@@ -1,0 +1,174 @@
+"""Tar files of plain files alone: the same bytes for the same content, and read with distrust."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import IO
+
+from valska.external_tools.core.errors import VerificationError
+from valska.external_tools.core.utils import CHUNK_BYTES
+
+BLOCK = tarfile.BLOCKSIZE
+NAME_BYTES = 100
+"""Longer names need headers of a kind that we neither write nor read."""
+
+_END = 2 * BLOCK
+
+Advance = Callable[[int], object]
+"""Told how many bytes more have gone through."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A file in a tar file.
+
+    Parameters
+    ----------
+    name
+        Its path there.
+    size
+        Bytes.
+    offset
+        Where its content begins.
+    """
+
+    name: str
+    size: int
+    offset: int
+
+
+def write_member(
+    out: IO[bytes], name: str, size: int, content: IO[bytes], advance: Advance | None = None
+) -> str:
+    """Append a file, and return the SHA-256 of what was written.
+
+    Raises
+    ------
+    VerificationError
+        If the content is not of this size.
+    """
+    info = tarfile.TarInfo(name)
+    info.size, info.mode, info.mtime = size, 0o644, 0
+    out.write(info.tobuf(tarfile.GNU_FORMAT))
+    digest, left = sha256(), size
+    while left and (chunk := content.read(min(CHUNK_BYTES, left))):
+        digest.update(chunk)
+        out.write(chunk)
+        left -= len(chunk)
+        _ = advance and advance(len(chunk))
+    if left or content.read(1):
+        raise VerificationError(f"{name} changed while it was packed", "Try again.")
+    out.write(bytes(-size % BLOCK))
+    return digest.hexdigest()
+
+
+def write_end(out: IO[bytes]) -> None:
+    """Close a tar file, filled up as tar does."""
+    out.write(bytes(_END))
+    out.write(bytes(-out.tell() % tarfile.RECORDSIZE))
+
+
+def next_member(file: IO[bytes], what: str, *, directories: bool = False) -> Member | None:
+    """Read the next header; None at the end of the archive.
+
+    Parameters
+    ----------
+    file
+        Stands at a header.
+    what
+        What is read, for messages.
+    directories
+        Whether directories may be there; they are passed over.
+
+    Raises
+    ------
+    VerificationError
+        If there is no whole header, or what it tells of is no plain file.
+    """
+    while True:
+        block = file.read(BLOCK)
+        if len(block) < BLOCK:
+            raise _cut(what)
+        if block == bytes(BLOCK):
+            return None
+        info = _header(block, what, file.tell() - BLOCK)
+        if not (directories and info.isdir() and info.size == 0):
+            break
+    if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or info.size < 0:
+        raise VerificationError(f"{what} has {info.name!r}, which is no plain file")
+    return Member(info.name, info.size, file.tell())
+
+
+def _header(block: bytes, what: str, place: int) -> tarfile.TarInfo:
+    try:
+        return tarfile.TarInfo.frombuf(block, "utf-8", "strict")
+    except (tarfile.HeaderError, UnicodeError) as error:
+        raise VerificationError(
+            f"{what} is damaged: what stands at byte {place} is no header of a file",
+            "Copy it again.",
+        ) from error
+
+
+def contents(
+    file: IO[bytes], member: Member, what: str, advance: Advance | None = None
+) -> Iterator[bytes]:
+    """Yield the content of a file whose header was read, and pass over its padding.
+
+    Raises
+    ------
+    VerificationError
+        If the archive ends before.
+    """
+    left = member.size
+    while left:
+        chunk = file.read(min(CHUNK_BYTES, left))
+        if not chunk:
+            raise _cut(what)
+        yield chunk
+        left -= len(chunk)
+        _ = advance and advance(len(chunk))
+    padding = -member.size % BLOCK
+    if file.read(padding) != bytes(padding):
+        raise VerificationError(f"{what} has something after {member.name}, where nothing belongs")
+
+
+def require_end(file: IO[bytes], what: str) -> None:
+    """Check that nothing but the filling follows the first of the blocks that end an archive.
+
+    Raises
+    ------
+    VerificationError
+        If something does, or the second of them is not there.
+    """
+    rest = file.read(tarfile.RECORDSIZE + 1)
+    if len(rest) < BLOCK:
+        raise _cut(what)
+    if len(rest) > tarfile.RECORDSIZE or any(rest):
+        raise VerificationError(f"{what} goes on after its end")
+
+
+def list_members(path: Path, *, directories: bool = False) -> tuple[Member, ...]:
+    """Return the files of an archive without reading them.
+
+    Raises
+    ------
+    VerificationError
+        If it is damaged, or has what is no plain file.
+    """
+    found = []
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        while (member := next_member(file, str(path), directories=directories)) is not None:
+            if member.offset + member.size > size:
+                raise _cut(str(path))
+            found.append(member)
+            file.seek(member.offset + member.size + -member.size % BLOCK)
+    return tuple(found)
+
+
+def _cut(what: str) -> VerificationError:
+    return VerificationError(f"{what} is cut short", "Copy it again.")
