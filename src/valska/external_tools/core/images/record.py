@@ -12,7 +12,7 @@ from valska.external_tools.core.schema import validate
 from valska.external_tools.core.utils import load_json
 
 SCHEMA = "image-1"
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,11 +47,24 @@ class ImageRecord:
     apptainer_version, valska_version
         That built it.
     packages
-        ``python`` (name to version) and ``system`` (``manager`` and ``packages``) in it.
+        ``python`` (name to version) and ``system`` (``manager`` and ``packages``) in it, the
+        ``environments`` of Python and the packages of ``conda``: `packages.Packages.to_json`.
     labels
         Its own labels, without those that Apptainer adds.
+    tree_sha256
+        Digest of the listing of its files: what has to be equal in a rebuild by another squashfs.
+    source_date_epoch
+        No file in it is newer; seconds since 1970.
+    squashfs
+        ``version`` of the program that packed it, and its ``options``.
+    sbom
+        ``name``, ``sha256`` and ``format`` of its bill of materials.
+    signature
+        ``fingerprint`` of the key, and ``unsigned_sha256``, the image's digest before.
+    source
+        ``uri``, ``tag`` and ``digest``, for an image that came from a registry.
     build_host
-        Facts of the machine that built it.
+        Facts of the machine that built it; they need not be equal in a rebuild.
     """
 
     sha256: str
@@ -70,6 +83,12 @@ class ImageRecord:
     valska_version: str | None = None
     packages: Mapping[str, Any] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
+    tree_sha256: str | None = None
+    source_date_epoch: int | None = None
+    squashfs: Mapping[str, Any] | None = None
+    sbom: Mapping[str, str] | None = None
+    signature: Mapping[str, Any] | None = None
+    source: Mapping[str, str | None] | None = None
     build_host: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
