@@ -3,7 +3,6 @@
 import gzip
 import os
 import socket
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -164,13 +163,3 @@ def test_a_file_that_may_not_be_read_is_named(root):
     (root / "usr-local").chmod(0)
     with pytest.raises(PrerequisiteError, match="usr-local: Permission denied"):
         list_tree(root)
-
-
-def test_a_tree_deeper_than_pythons_own_stack_is_listed(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    depth = 1100
-    for _ in range(depth):
-        Path("d").mkdir()
-        os.chdir("d")
-    os.chdir(tmp_path)
-    assert len(list_tree(tmp_path).entries) == depth + 1
