@@ -69,6 +69,7 @@ start() {
     directory="$(cd -P -- "$directory" && pwd)"
     [[ -z "$(process "$directory")" ]] || die "a registry of $directory runs already"
     write_config "$directory" "${2:-0}"
+    : >"$directory/log"
     setsid docker-registry serve "$directory/config.yml" >"$directory/log" 2>&1 </dev/null 9>&- &
     pid=$!
     echo "$pid" >"$directory/pid"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import socket
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -30,6 +30,7 @@ from valska.external_tools.core.images.registry.reference import (
 MAX_PAUSE_S = 30.0
 
 _HUB_HOST = "registry-1.docker.io"
+_ASK = "Check its name, tag and digest."
 _LOGIN = "Log in (`apptainer registry login`, `docker login`), or ask for access to it."
 _T = TypeVar("_T")
 
@@ -71,10 +72,18 @@ class Connection:
     def __init__(self, reference: Reference, http: Http) -> None:
         self.reference = reference
         self.http = http
-        host = _HUB_HOST if reference.registry == DOCKER_HUB else reference.registry
-        plain = http.plain or is_loopback(reference.registry)
-        self.root = f"{'http' if plain else 'https'}://{host}/v2/{reference.repository}"
-        self._client = _Client(self.root, reference, http)
+        self._open("http" if http.plain or is_loopback(reference.registry) else "https")
+
+    def _open(self, scheme: str) -> None:
+        named = self.reference
+        host = _HUB_HOST if named.registry == DOCKER_HUB else named.registry
+        self.root = f"{scheme}://{host}/v2/{named.repository}"
+        self._client = _Client(self.root, named, self.http)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is asked over plain HTTP."""
+        return self.root.startswith("http://")
 
     def request(
         self,
@@ -123,7 +132,17 @@ class Connection:
         if response.status_code in expected:
             return response
         with response:
-            raise self._refusal(response, what)
+            if not self._should_encrypt(response):
+                raise self._refusal(response, what)
+        self._open("https")
+        return self.request(
+            method, where, expected=expected, headers=headers, data=data, stream=stream, what=what
+        )
+
+    def _should_encrypt(self, response: requests.Response) -> bool:
+        """Tell whether this is a registry on loopback that wants HTTPS after all."""
+        asked = self.is_plain and not self.http.plain and response.status_code == 400
+        return asked and b"HTTPS server" in response.content[:200]
 
     def broken(self, error: Exception) -> PrerequisiteError:
         """Return the error that a broken connection stands for; it tells no URL."""
@@ -163,9 +182,6 @@ class Connection:
             "it is private, or not there",
             _LOGIN,
         )
-
-
-_ASK = "Check its name, tag and digest."
 
 
 def retried(http: Http, action: Callable[[], _T]) -> _T:
@@ -299,21 +315,27 @@ def _distrusted(registry: str, text: str) -> PrerequisiteError:
     )
 
 
-def _reason(error: BaseException | None) -> str:
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and what it wraps, as arguments, reasons or causes."""
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        found = waiting.pop(0)
+        if found is None or id(found) in seen:
+            continue
+        seen.add(id(found))
+        yield found
+        inner = (*found.args, getattr(found, "reason", None), found.__cause__, found.__context__)
+        waiting += [part for part in inner if isinstance(part, BaseException)]
+
+
+def _reason(error: BaseException) -> str:
     """Return what the system said of a broken connection."""
-    seen: list[BaseException] = []
-    while error is not None and error not in seen:
-        seen.append(error)
-        inner = [part for part in error.args if isinstance(part, BaseException)]
-        reason = getattr(error, "reason", None)
-        candidates = [*inner, *([reason] if isinstance(reason, BaseException) else [])]
-        error = next(iter(candidates), None) or error.__cause__ or error.__context__
-    for found in reversed(seen):
-        if isinstance(found, socket.gaierror):
-            return "its name is not known here"
-        if isinstance(found, OSError) and found.strerror:
-            return found.strerror.lower()
-    return "the connection broke off"
+    found = tuple(_chain(error))
+    if any(isinstance(part, socket.gaierror) for part in found):
+        return "its name is not known here"
+    words = (part.strerror for part in found if isinstance(part, OSError) and part.strerror)
+    return next(words, "the connection broke off").lower()
 
 
 def _told(response: requests.Response) -> str:
