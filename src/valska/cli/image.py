@@ -8,6 +8,7 @@ from valska.cli.lazy import LazyGroup
 
 _IMAGE_VERBS = {
     "list": "List the images in the store.",
+    "push": "Push an image to a container registry.",
 }
 
 

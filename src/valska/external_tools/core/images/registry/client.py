@@ -177,12 +177,12 @@ def choose(index: Manifest, platform: str) -> dict[str, Any]:
     PrerequisiteError
         If it has none.
     """
-    entries = index.content.get("manifests") or []
-    known = [_platform(entry) for entry in entries if isinstance(entry, Mapping)]
-    for entry, name in zip(entries, known, strict=False):
-        if name == platform or name.startswith(f"{platform}/"):
+    listed = index.content.get("manifests")
+    entries = [entry for entry in listed or () if isinstance(entry, Mapping)]
+    for entry in entries:
+        if f"{_platform(entry)}/".startswith(f"{platform}/"):
             return descriptor_of(entry, index.reference)
-    others = sorted({name for name in known if "unknown" not in name})
+    others = sorted({_platform(entry) for entry in entries} - {"unknown", "unknown/unknown"})
     raise PrerequisiteError(
         f"{index.reference} has no image for {platform}", f"It has: {', '.join(others) or 'none'}."
     )
