@@ -17,6 +17,7 @@ from valska.external_tools.core.contents import (
     file_entries,
     image_sha256,
     input_roles,
+    note_image,
     software_sha256,
     stage_inputs,
     write_file,
@@ -191,6 +192,7 @@ def create(drafted: Draft, *, run: Run = run) -> Bundle:
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise _taken(path)
     refuse_inside(path)
+    note_image(drafted.request, path)
     ensure_run_dir(path.parent, exist_ok=True)
     warn_of_leftovers(path)
     partial = Bundle(path.with_name(f".{path.name}.{random_hex(6)}.partial"))

@@ -70,6 +70,21 @@ def write_file(bundle: Bundle, path: Path, data: bytes) -> str:
     return place
 
 
+def note_image(request: BundleRequest, path: Path) -> None:
+    """Tell the store, before anything is made, that a bundle or sweep will need its image.
+
+    Raises
+    ------
+    PrerequisiteError
+        If the image has been cleared away meanwhile.
+    """
+    from valska.external_tools.core.images.store.uses import note_use
+
+    image = request.image
+    if request.runner is RunnerKind.CONTAINER and image is not None:
+        note_use(image.path, image.sha256, path)
+
+
 def write_image_files(bundle: Bundle, request: BundleRequest) -> dict[str, str]:
     """Write what is known of the image, and the image itself if it is embedded; return roles.
 

@@ -15,8 +15,18 @@ from valska.external_tools.core.images import apptainer as programs
 from valska.external_tools.core.images.definition import SUFFIX, shipped_definitions
 from valska.external_tools.core.images.record import ImageRecord, read_record
 from valska.external_tools.core.images.store import ImageStore
+from valska.external_tools.core.images.store.receipt import digest_image
 from valska.external_tools.core.process import Run, run
 from valska.external_tools.core.utils import sha256_bytes, sha256_file, utc_now_iso
+
+__all__ = [
+    "RECORD_SUFFIX",
+    "adopt",
+    "digest_image",
+    "find_record",
+    "resolve_image",
+    "shipped_digests",
+]
 
 RECORD_SUFFIX = ".image.json"
 
@@ -60,13 +70,32 @@ def resolve_image(
         return _bundled(store, _current(store, definition or ""))
     if "/" in reference or reference.endswith(".sif"):
         return adopt(Path(reference), store, apptainer=apptainer, run=run)
+    return _bundled(store, find_record(reference, store))
+
+
+def find_record(reference: str, store: ImageStore) -> ImageRecord:
+    """Return the record of the image in the store that a digest or a name stands for.
+
+    Parameters
+    ----------
+    reference
+        A digest (``sha256:<digits>``, or their start), or the name of a definition: its newest
+        image.
+    store
+        Where images are.
+
+    Raises
+    ------
+    PrerequisiteError
+        If there is no such image, or several digests begin so.
+    """
     match = _DIGEST.fullmatch(reference)
-    if match and (reference.startswith("sha256:") or store.find(match[1])):
-        return _bundled(store, store.get(match[1]))
+    if match and (len(match[1]) == 64 or ":" in reference or store.records(match[1])):
+        return store.get(match[1])
     record = store.newest(reference.removesuffix(SUFFIX))
     if record is None:
         raise _missing(store, reference.removesuffix(SUFFIX))
-    return _bundled(store, record)
+    return record
 
 
 def adopt(
@@ -94,24 +123,10 @@ def adopt(
     return _unknown(path, sha256, apptainer, run)
 
 
-def digest_image(path: Path) -> str:
-    """Return the SHA-256 of an image.
-
-    Raises
-    ------
-    PrerequisiteError
-        If there is no such file, or it cannot be read.
-    """
-    try:
-        if path.is_file():
-            return sha256_file(path)
-    except OSError as error:
-        raise PrerequisiteError(
-            f"cannot read the image {path}: {error.strerror}", "Check its permissions."
-        ) from error
-    raise PrerequisiteError(
-        f"no such image: {path}", "Check the path, or build one with `valska build`."
-    )
+def shipped_digests(path: Path) -> tuple[str, str | None]:
+    """Return the digests of a definition that comes with valska and of its lock."""
+    lock = path.with_suffix(".lock")
+    return sha256_file(path), sha256_file(lock) if lock.is_file() else None
 
 
 def _current(store: ImageStore, definition: str) -> ImageRecord:
@@ -119,7 +134,7 @@ def _current(store: ImageStore, definition: str) -> ImageRecord:
     shipped = shipped_definitions().get(name)
     if shipped is None:
         raise PrerequisiteError(f"no definition named {name!r} comes with valska")
-    digest, lock = _shipped_digests(shipped)
+    digest, lock = shipped_digests(shipped)
     record = store.newest(name, definition_sha256=digest, lock_sha256=lock)
     if record is not None:
         return record
@@ -132,12 +147,6 @@ def _current(store: ImageStore, definition: str) -> ImageRecord:
         f"Build it: valska build containers/{name}{SUFFIX} "
         f"(or take that one: --image sha256:{older.sha256[:12]}).",
     )
-
-
-def _shipped_digests(path: Path) -> tuple[str, str | None]:
-    """Return the digests of a definition and of its lock."""
-    lock = path.with_suffix(".lock")
-    return sha256_file(path), sha256_file(lock) if lock.is_file() else None
 
 
 def _missing(store: ImageStore, name: str) -> PrerequisiteError:

@@ -10,6 +10,7 @@ DIGEST = re.compile(r"[0-9a-f]{64}")
 SIF_SUFFIX = ".sif"
 RECORD_SUFFIX = ".json"
 RECEIPT_SUFFIX = ".sif.receipt"
+ASIDE_SUFFIX = ".json.aside"
 SBOM_SUFFIX = ".cdx.json"
 LISTING_SUFFIX = ".files.gz"
 PUBLISHED_SUFFIX = ".published.json"
@@ -76,6 +77,10 @@ class Layout:
     def receipt(self, sha256: str) -> Path:
         """Return the place of an image's receipt: digest, size, mtime and inode in one line."""
         return self.extras(sha256, RECEIPT_SUFFIX)
+
+    def aside(self, sha256: str) -> Path:
+        """Return where a record is while its image is cleared away: out of sight."""
+        return self.extras(sha256, ASIDE_SUFFIX)
 
     def extras(self, sha256: str, suffix: str) -> Path:
         """Return the place of what lies beside an image, by its suffix (``.cdx.json``)."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import valska
 from valska.external_tools.core.bundling import put_in_place, warn_of_leftovers
+from valska.external_tools.core.contents import note_image
 from valska.external_tools.core.errors import UsageError, ValskaError
 from valska.external_tools.core.manifest import Manifest
 from valska.external_tools.core.process import Run, run
@@ -91,6 +92,7 @@ def create_sweep(draft: SweepDraft, *, run: Run = run) -> Made:
     if is_sweep(path):
         return _same(draft)
     _require_free(path)
+    note_image(draft.request.base, path)
     ensure_run_dir(path.parent, exist_ok=True)
     warn_of_leftovers(path)
     partial = Sweep(path.with_name(f".{path.name}.{random_hex(6)}.partial"))
