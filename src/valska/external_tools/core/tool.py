@@ -15,6 +15,12 @@ from valska.external_tools.core.suggest import did_you_mean
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
+    from valska.external_tools.core.comparison.verdict import (
+        OutputComparison,
+        RunFiles,
+        Tolerances,
+    )
+
 ENTRY_POINT_GROUP = "valska.tools"
 
 BUILT_IN = {
@@ -324,6 +330,31 @@ class Plots(Protocol):
             If the run has not written it yet, or a package that draws is not installed.
         UsageError
             If the outputs are of a format that cannot be drawn.
+        """
+        ...
+
+
+@runtime_checkable
+class Compares(Protocol):
+    """What a tool has, besides, if it knows what of its outputs is science and what is not."""
+
+    def compare(
+        self, reference: RunFiles, new: RunFiles, tolerances: Tolerances
+    ) -> Iterator[OutputComparison]:
+        """Compare those outputs that it knows; the others are compared by their formats.
+
+        Parameters
+        ----------
+        reference, new
+            What two runs wrote. Files whose bytes agree, or of which only a digest is left, are
+            not among them: they are judged already.
+        tolerances
+            What numbers may differ by.
+
+        Raises
+        ------
+        PrerequisiteError
+            If a package that reads the outputs is not installed.
         """
         ...
 

@@ -1,0 +1,158 @@
+"""Arrays, compared element by element, a block at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from valska.external_tools.core.comparison.tally import Tally, finite, shown
+from valska.external_tools.core.comparison.verdict import Largest, Part, Tolerances, Verdict
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_BLOCK = 1 << 20
+"""How many elements are held in memory at once, as far as the first axis divides them."""
+_SHOWN = 5
+
+
+def compare_arrays(name: str, reference: Any, new: Any, tolerances: Tolerances) -> Part:
+    """Compare two arrays, of numpy or of HDF5.
+
+    Whole numbers, flags and words have to be the same; where both are NaN, they are.
+
+    Parameters
+    ----------
+    name
+        Of the part.
+    reference, new
+        The arrays, of any shape.
+    tolerances
+        Of floating-point and complex numbers.
+    """
+    if reference.shape != new.shape:
+        return _unlike(name, f"shape {reference.shape} and {new.shape}")
+    kinds = _kind(reference.dtype), _kind(new.dtype)
+    if kinds[0] != kinds[1]:
+        return _unlike(name, f"type {reference.dtype} and {new.dtype}")
+    tally = Tally(tolerances)
+    for first, mine, theirs in _blocks(reference, new):
+        _add_block(tally, mine, theirs, first, exact=kinds[0] != "number")
+    return tally.part(name)
+
+
+def _unlike(name: str, detail: str) -> Part:
+    return Part(name=name, verdict=Verdict.DIFFERENT, detail=detail)
+
+
+def _kind(dtype: Any) -> str:
+    if dtype.names == ("r", "i"):
+        return "number"
+    if dtype.names:
+        return str(dtype)
+    return {"f": "number", "c": "number", "b": "flag", "i": "whole", "u": "whole"}.get(
+        dtype.kind, "word"
+    )
+
+
+def _blocks(reference: Any, new: Any) -> Iterator[tuple[int | None, NDArray[Any], NDArray[Any]]]:
+    """Yield where a block of the first axis begins, and the block of either array."""
+    if not reference.shape:
+        yield None, _plain(reference[()]), _plain(new[()])
+        return
+    size = 1
+    for length in reference.shape[1:]:
+        size *= length
+    rows = max(1, _BLOCK // max(size, 1))
+    for first in range(0, reference.shape[0], rows):
+        block = slice(first, first + rows)
+        yield first, _plain(reference[block]), _plain(new[block])
+
+
+def _plain(block: Any) -> NDArray[Any]:
+    import numpy as np
+
+    array = np.asarray(block)
+    if array.dtype.names == ("r", "i"):
+        return np.asarray(array["r"] + 1j * array["i"])
+    return array
+
+
+def _add_block(
+    tally: Tally, reference: NDArray[Any], new: NDArray[Any], first: int | None, exact: bool
+) -> None:
+    import numpy as np
+
+    tally.total += reference.size
+    unequal = np.atleast_1d(np.asarray(reference != new))
+    if not exact:
+        unequal &= ~np.atleast_1d(np.isnan(reference) & np.isnan(new))
+    if not unequal.any():
+        return
+    mine, theirs = np.atleast_1d(reference), np.atleast_1d(new)
+    places = np.argwhere(unequal)
+    if mine.dtype.kind not in "fciu" or theirs.dtype.kind not in "fciu":
+        _add_words(tally, mine, theirs, places, first)
+        return
+    a, b = mine[unequal], theirs[unequal]
+    if exact:
+        a, b = a.astype(np.float64), b.astype(np.float64)
+    with np.errstate(all="ignore"):
+        differences, sizes = np.abs(b - a), np.abs(a)
+        differences = np.where(np.isnan(differences), np.inf, differences)
+        limits = tally.tolerances.atol + tally.tolerances.relative * sizes
+        allowed = np.isfinite(differences) & (differences <= limits)
+        ratios = np.where(sizes > 0, differences / sizes, -1.0)
+    tally.differing += a.size
+    tally.beyond += a.size if exact else int(np.count_nonzero(~allowed))
+    tally.found(
+        _largest(differences, mine, theirs, places, first),
+        _largest(ratios, mine, theirs, places, first),
+    )
+
+
+def _largest(
+    sizes: NDArray[np.float64],
+    reference: NDArray[Any],
+    new: NDArray[Any],
+    places: NDArray[np.intp],
+    first: int | None,
+) -> Largest | None:
+    import numpy as np
+
+    at = int(np.argmax(sizes))
+    if sizes[at] < 0:
+        return None
+    place = tuple(map(int, places[at]))
+    return Largest(
+        finite(float(sizes[at])),
+        _index(place, first),
+        shown(reference[place].item()),
+        shown(new[place].item()),
+    )
+
+
+def _add_words(
+    tally: Tally,
+    reference: NDArray[Any],
+    new: NDArray[Any],
+    places: NDArray[np.intp],
+    first: int | None,
+) -> None:
+    for row in places[:_SHOWN]:
+        place = tuple(map(int, row))
+        tally.differ(word(reference[place]), word(new[place]), _index(place, first))
+    rest = max(len(places) - _SHOWN, 0)
+    tally.differing += rest
+    tally.beyond += rest
+
+
+def _index(place: tuple[int, ...], first: int | None) -> tuple[int, ...]:
+    return () if first is None else (place[0] + first, *place[1:])
+
+
+def word(value: Any) -> Any:
+    """Return what an array of words, flags or fields holds at one place."""
+    plain = value.item() if hasattr(value, "item") else value
+    return plain.decode(errors="replace") if isinstance(plain, bytes) else plain

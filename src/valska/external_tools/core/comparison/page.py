@@ -1,0 +1,173 @@
+"""The page of a comparison: what a person reads of it, in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from valska.external_tools.core.comparison.intent import Difference
+from valska.external_tools.core.comparison.runs import Comparison
+from valska.external_tools.core.comparison.verdict import (
+    OutputComparison,
+    Part,
+    Tolerances,
+    Verdict,
+)
+from valska.external_tools.core.comparison.written import COMPLETED
+
+FILE_NAME = "comparison.md"
+
+_SAID = {
+    Verdict.IDENTICAL: "Every output of the new run has the same bytes as the reference's.",
+    Verdict.EQUIVALENT: "The new run gives the same science as the reference, within the "
+    "tolerances below. Some bytes differ; what differs, and why it does not count, is said below.",
+    Verdict.DIFFERENT: "The new run does not give the answer of the reference.",
+    Verdict.INCOMPLETE: "The two runs cannot be compared as a whole: something is missing.",
+}
+_SHORT = 12
+_MANY = 40
+
+
+def render_page(comparison: Comparison) -> str:
+    """Return the page of a comparison."""
+    blocks = [
+        f"# Verdict: {comparison.verdict.value}",
+        _SAID[comparison.verdict],
+        *_headline(comparison),
+        _runs(comparison),
+        *_stages(comparison),
+        "## Outputs",
+        _outputs(comparison.outputs),
+        *(_details(one) for one in comparison.outputs if one.parts or one.notes or one.covers),
+        "## Tolerances",
+        describe_tolerances(comparison.tolerances),
+        "## What the two runs were to do",
+        _intent(comparison.intent),
+        *_notes(comparison.notes),
+        f"Compared by valska {comparison.valska_version} at {comparison.created_utc}. The same "
+        "for programs: `comparison.json`.",
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def describe_tolerances(tolerances: Tolerances) -> str:
+    """Return the tolerances as a sentence."""
+    relative = (
+        f"rtol is {tolerances.relative:g}"
+        if tolerances.rtol is not None
+        else f"rtol is {tolerances.relative:g}, or 0 where the tool asks for the same numbers"
+    )
+    return (
+        "A number b agrees with the reference's a if |b - a| ≤ atol + rtol·|a|: "
+        f"{relative}, atol is {tolerances.atol:g}. Whole numbers, flags and words have to be the "
+        f"same. Statistical results may differ by {tolerances.sigma:g} standard errors."
+    )
+
+
+def summarize(one: OutputComparison) -> str:
+    """Return the one sentence that says most of an output."""
+    if one.verdict is Verdict.IDENTICAL:
+        return "the same bytes"
+    counted = [part for part in one.parts if part.counted and part.verdict is one.verdict]
+    told = [f"{part.name}: {part.detail}" for part in counted if part.detail]
+    aside = [f"{part.name}: {part.detail}" for part in one.parts if not part.counted]
+    if one.verdict is Verdict.EQUIVALENT and not told and aside:
+        told = [f"only what does not count differs ({'; '.join(aside)})"]
+    return "; ".join(told[:3] or list(one.notes[:1]) or ["see below"])
+
+
+def _headline(comparison: Comparison) -> Iterator[str]:
+    bad = [one for one in comparison.outputs if one.verdict is comparison.verdict]
+    if comparison.verdict is not Verdict.IDENTICAL and bad:
+        yield "\n".join(f"- {code(one.path)}: {text(summarize(one))}" for one in bad[:_MANY])
+
+
+def _runs(comparison: Comparison) -> str:
+    a, b = comparison.reference, comparison.new
+    same = "the same" if a.bundle_id == b.bundle_id else "not the same"
+    rows = [
+        ("run", a.run_id, b.run_id),
+        ("made", f"{a.created_utc} by valska {a.valska_version}",
+         f"{b.created_utc} by valska {b.valska_version}"),
+        (f"bundle id ({same})", a.bundle_id[:_SHORT], b.bundle_id[:_SHORT]),
+        ("seal", a.seal[:_SHORT], b.seal[:_SHORT]),
+        ("software", *((one.software or "of the host")[:_SHORT] for one in (a, b))),
+        ("directory", a.place, b.place),
+    ]  # fmt: skip
+    return _table(("", "reference", "new run"), rows)
+
+
+def _stages(comparison: Comparison) -> Iterator[str]:
+    bad = [one for one in comparison.stages if (one.reference, one.new) != (COMPLETED, COMPLETED)]
+    if bad:
+        yield "## Stages that have not completed"
+        rows = [(one.name, one.reference, one.new, one.reason) for one in bad]
+        yield _table(("stage", "reference", "new run", "why"), rows)
+
+
+def _outputs(outputs: Sequence[OutputComparison]) -> str:
+    if not outputs:
+        return "There are none."
+    rows = [
+        (code(one.path), one.verdict.value, one.method, text(summarize(one))) for one in outputs
+    ]
+    return _table(("output", "verdict", "compared as", "what"), rows, escaped=True)
+
+
+def _details(one: OutputComparison) -> str:
+    lines = [f"### {code(one.path)}: {one.verdict.value}", ""]
+    lines += [f"- {text(_told(part))}" for part in one.parts]
+    lines += [f"- {text(note)}" for note in one.notes]
+    if one.covers:
+        names = ", ".join(map(code, one.covers[:_MANY]))
+        lines.append(f"- judged with it: {names}")
+    return "\n".join(lines)
+
+
+def _told(part: Part) -> str:
+    aside = "" if part.counted else " (not counted)"
+    detail = f": {part.detail}" if part.detail else ""
+    count = f" ({part.total} values)" if part.total > 1 and not part.detail else ""
+    return f"{part.name} {part.verdict.value}{count}{aside}{detail}"
+
+
+def _intent(differences: Sequence[Difference]) -> str:
+    if not differences:
+        return "The same: parameters, inputs, commands, software, directives and versions agree."
+    rows = [
+        (one.kind.value, one.key, one.a or "none", one.b or "none", "yes" if one.science else "no")
+        for one in differences[:_MANY]
+    ]
+    shown = _table(("what", "which", "reference", "new run", "changes the science"), rows)
+    more = len(differences) - _MANY
+    return f"{shown}\n\n{more} more are in comparison.json." if more > 0 else shown
+
+
+def _notes(notes: Iterable[str]) -> Iterator[str]:
+    listed = [f"- {text(note)}" for note in notes]
+    if listed:
+        yield "## Notes"
+        yield "\n".join(listed)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], escaped: bool = False) -> str:
+    lines = [_row(head), _row(["---"] * len(head))]
+    lines += [_row(row if escaped else [text(cell) for cell in row]) for row in rows]
+    return "\n".join(lines)
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def text(value: str) -> str:
+    """Return words as Markdown shows them: on one line, and nothing in them a command."""
+    plain = "".join(c if c.isprintable() else " " for c in value)
+    for mark in "\\`*_[]<>|":
+        plain = plain.replace(mark, f"\\{mark}")
+    return plain
+
+
+def code(value: str) -> str:
+    """Return a name as code, whatever it holds."""
+    plain = "".join(c if c.isprintable() else " " for c in value).replace("|", "\\|")
+    return f"`` {plain} ``" if "`" in plain else f"`{plain}`"

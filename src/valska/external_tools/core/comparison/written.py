@@ -1,0 +1,103 @@
+"""What a run wrote: the outputs of its completed stages, by what their jobs wrote down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from valska.external_tools.core.comparison.verdict import OutputFile, RunFiles
+from valska.external_tools.core.manifest import Manifest, read_manifest
+from valska.external_tools.core.outputs import verify_outputs
+from valska.external_tools.core.records import read_records
+from valska.external_tools.core.run_directory import Bundle
+from valska.external_tools.core.seal import Finding, FindingKind
+from valska.external_tools.core.sweep.layout import Sweep
+
+COMPLETED = "completed"
+NEVER_RUN = "not run"
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a run wrote, and how far it came.
+
+    Parameters
+    ----------
+    files
+        Its outputs. One that is no longer there, or not what its job recorded, has its digest
+        only.
+    states
+        Stage to ``completed``, or the word for what its newest record says.
+    notes
+        What is wrong with outputs and records.
+    """
+
+    files: RunFiles
+    states: dict[str, str]
+    notes: tuple[str, ...]
+
+
+def read_written(bundle: Bundle, manifest: Manifest) -> Written:
+    """Read what a bundle, or a point of a sweep, wrote; every file is read and checked.
+
+    Parameters
+    ----------
+    bundle
+        The bundle.
+    manifest
+        Its manifest.
+
+    Raises
+    ------
+    ManifestError
+        If the manifest of shared work cannot be read.
+    """
+    files: dict[str, OutputFile] = {}
+    states: dict[str, str] = {}
+    notes: list[str] = []
+    for unit, of_unit in _units(bundle, manifest):
+        completed, findings = verify_outputs(unit, of_unit)
+        states |= _states(unit, of_unit, {record.stage for record in completed})
+        notes += [str(finding) for finding in findings if finding.kind is not FindingKind.MISSING]
+        bad = {finding.path for finding in findings}
+        for record in completed:
+            for output in record.outputs:
+                path = output.path.removeprefix(f"{unit.outputs.name}/")
+                place = None if output.path in bad else unit.outputs / path
+                files[path] = OutputFile(path, output.size, output.sha256, place)
+        notes += _gone(findings)
+    found = RunFiles(bundle.outputs, manifest.section, dict(sorted(files.items())))
+    return Written(found, {stage.name: states[stage.name] for stage in manifest.stages}, (*notes,))
+
+
+def without(files: RunFiles, paths: set[str]) -> RunFiles:
+    """Return what a run wrote but for some outputs."""
+    return replace(files, files={k: v for k, v in files.files.items() if k not in paths})
+
+
+def _units(bundle: Bundle, manifest: Manifest) -> Iterator[tuple[Bundle, Manifest]]:
+    """Yield the run, and the shared work that stands for stages of a point."""
+    own = tuple(stage for stage in manifest.stages if stage.name not in manifest.shared)
+    yield bundle, replace(manifest, stages=own)
+    if bundle.common is not None:
+        for label in dict.fromkeys(manifest.shared.values()):
+            unit = Sweep(bundle.common).shared_unit(label)
+            yield unit, read_manifest(unit)
+
+
+def _states(unit: Bundle, manifest: Manifest, completed: set[str]) -> dict[str, str]:
+    records = read_records(unit)
+    states = {}
+    for stage in manifest.stages:
+        newest = records.latest(stage.name)
+        state = newest.state.value if newest else NEVER_RUN
+        states[stage.name] = COMPLETED if stage.name in completed else state
+    return states
+
+
+def _gone(findings: tuple[Finding, ...]) -> list[str]:
+    gone = [finding.path for finding in findings if finding.kind is FindingKind.MISSING]
+    if not gone:
+        return []
+    more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
+    return [f"no longer there: {gone[0]}{more}; their digests are recorded"]
