@@ -13,6 +13,11 @@ from valska.external_tools.core.tool import Input, Read, RunPlan, RunSpec, ToolO
 
 if TYPE_CHECKING:
     from valska.external_tools.bayeseor.planner import Planner
+    from valska.external_tools.core.comparison.verdict import (
+        OutputComparison,
+        RunFiles,
+        Tolerances,
+    )
     from valska.external_tools.core.report.summary import Reporter
 
 _OPTIONS = (
@@ -97,6 +102,20 @@ class BayesEoRTool:
         from valska.external_tools.bayeseor.report import REPORTER
 
         return REPORTER
+
+    def compare(
+        self, reference: RunFiles, new: RunFiles, tolerances: Tolerances
+    ) -> Iterator[OutputComparison]:
+        """Compare matrices exactly, evidences and posteriors as statistics.
+
+        Raises
+        ------
+        PrerequisiteError
+            If h5py or numpy is not installed.
+        """
+        from valska.external_tools.bayeseor.comparison import compare_outputs
+
+        return compare_outputs(reference, new, tolerances)
 
     def _planner(self, spec: RunSpec, read: Read, warn: bool = True) -> Planner:
         from valska.external_tools.bayeseor.planner import Planner

@@ -16,6 +16,11 @@ from valska.external_tools.core.templates import get_templates_dir
 from valska.external_tools.core.tool import Input, Read, RunPlan, RunSpec, Stage
 
 if TYPE_CHECKING:
+    from valska.external_tools.core.comparison.verdict import (
+        OutputComparison,
+        RunFiles,
+        Tolerances,
+    )
     from valska.external_tools.core.report.summary import Reporter
 
 _log = logging.getLogger(__name__)
@@ -129,6 +134,20 @@ class PyuvsimTool:
         from valska.external_tools.pyuvsim.report import REPORTER
 
         return REPORTER
+
+    def compare(
+        self, reference: RunFiles, new: RunFiles, tolerances: Tolerances
+    ) -> Iterator[OutputComparison]:
+        """Compare visibilities, flags, axes and metadata; the history does not count.
+
+        Raises
+        ------
+        PrerequisiteError
+            If h5py is not installed.
+        """
+        from valska.external_tools.pyuvsim.comparison import compare_outputs
+
+        return compare_outputs(reference, new, tolerances)
 
 
 TOOL = PyuvsimTool()

@@ -70,6 +70,13 @@ def summarize(one: OutputComparison) -> str:
     counted = [part for part in one.parts if part.counted and part.verdict is one.verdict]
     told = [f"{part.name}: {part.detail}" for part in counted if part.detail]
     aside = [f"{part.name}: {part.detail}" for part in one.parts if not part.counted]
+    statistics = [part for part in counted if part.sigma is not None]
+    if one.verdict is Verdict.EQUIVALENT and statistics:
+        far = max(statistics, key=lambda part: part.sigma or 0.0)
+        return (
+            f"{len(statistics)} statistical results agree; the furthest apart, {far.name}, by "
+            f"{far.sigma:.1f} standard errors"
+        )
     if one.verdict is Verdict.EQUIVALENT and not told and aside:
         told = [f"only what does not count differs ({'; '.join(aside)})"]
     return "; ".join(told[:3] or list(one.notes[:1]) or ["see below"])
@@ -107,10 +114,15 @@ def _stages(comparison: Comparison) -> Iterator[str]:
 def _outputs(outputs: Sequence[OutputComparison]) -> str:
     if not outputs:
         return "There are none."
-    rows = [
-        (code(one.path), one.verdict.value, one.method, text(summarize(one))) for one in outputs
-    ]
-    return _table(("output", "verdict", "compared as", "what"), rows, escaped=True)
+    same = [code(one.path) for one in outputs if one.verdict is Verdict.IDENTICAL]
+    others = [one for one in outputs if one.verdict is not Verdict.IDENTICAL]
+    rows = [(code(one.path), one.verdict.value, one.method, text(summarize(one))) for one in others]
+    head = ("output", "verdict", "compared as", "what")
+    blocks = [_table(head, rows, escaped=True)] if rows else []
+    if same:
+        more = f", and {len(same) - _MANY} more" if len(same) > _MANY else ""
+        blocks.append(f"The same bytes: {', '.join(same[:_MANY])}{more}.")
+    return "\n\n".join(blocks)
 
 
 def _details(one: OutputComparison) -> str:

@@ -1,0 +1,223 @@
+"""Two simulations compared: visibilities, flags, axes and metadata, each by itself."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+from valska.external_tools.core.comparison.formats import differ_in_bytes
+from valska.external_tools.core.comparison.hdf5 import (
+    compare_dataset,
+    datasets,
+    opened,
+    text_of,
+)
+from valska.external_tools.core.comparison.tally import shown
+from valska.external_tools.core.comparison.values import UnreadableError
+from valska.external_tools.core.comparison.verdict import (
+    OutputComparison,
+    OutputFile,
+    Part,
+    RunFiles,
+    Tolerances,
+    Verdict,
+    judged,
+    worst,
+)
+
+_SUFFIX = ".uvh5"
+_HISTORY = "Header/history"
+_KEYWORDS = "Header/extra_keywords/"
+_NAMED = {
+    "Data/visdata": "data",
+    "Data/flags": "flags",
+    "Data/nsamples": "nsamples",
+    "Header/time_array": "times",
+    "Header/freq_array": "frequencies",
+    "Header/ant_1_array": "baselines (first antenna)",
+    "Header/ant_2_array": "baselines (second antenna)",
+    "Header/uvw_array": "baselines (uvw)",
+    "Header/polarization_array": "polarizations",
+    "Header/antenna_positions": "antenna positions",
+}
+"""Datasets of a UVH5 file that are always told by themselves, by what they are."""
+
+_RANKS = re.compile(r"Npus\s*=\s*(\d+)")
+_VERSION = re.compile(r"(\S+) version:? v?(\d[\w.+-]*?)(?=\.?(?:\s|$))")
+
+
+def compare_outputs(
+    reference: RunFiles, new: RunFiles, tolerances: Tolerances
+) -> Iterator[OutputComparison]:
+    """Compare the UVH5 files of two runs; see `Compares`.
+
+    Raises
+    ------
+    PrerequisiteError
+        If h5py is not installed.
+    """
+    for path, mine in reference.files.items():
+        theirs = new.files.get(path)
+        if theirs is not None and path.endswith(_SUFFIX):
+            yield compare_uvh5(mine, theirs, tolerances)
+
+
+def compare_uvh5(
+    reference: OutputFile, new: OutputFile, tolerances: Tolerances
+) -> OutputComparison:
+    """Compare two UVH5 files whose bytes differ.
+
+    The history does not count, nor the directories in names of configuration files: both are
+    told and explained.
+
+    Raises
+    ------
+    PrerequisiteError
+        If h5py is not installed.
+    """
+    if reference.file is None or new.file is None:
+        return differ_in_bytes(reference, new, "a file is no longer there")
+    try:
+        with opened(reference.file, new.file) as (mine, theirs):
+            parts = list(_parts(datasets(mine), datasets(theirs), tolerances))
+    except (UnreadableError, KeyError, OSError, RuntimeError) as error:
+        return differ_in_bytes(reference, new, f"not readable as UVH5: {error}")
+    return judged(reference, new, "UVH5", parts, notes=tuple(_notes(parts)))
+
+
+def _parts(
+    reference: Mapping[str, Any], new: Mapping[str, Any], tolerances: Tolerances
+) -> Iterator[Part]:
+    if "Data/visdata" not in reference:
+        raise KeyError("it has no visibilities")
+    for name, title in _NAMED.items():
+        if name in reference or name in new:
+            yield _one(name, title, reference, new, tolerances)
+    if _HISTORY in reference and _HISTORY in new:
+        yield compare_history(text_of(reference[_HISTORY]), text_of(new[_HISTORY]))
+    yield from _metadata(reference, new, tolerances)
+
+
+def _metadata(
+    reference: Mapping[str, Any], new: Mapping[str, Any], tolerances: Tolerances
+) -> Iterator[Part]:
+    """Yield what differs of the rest, and one part for all that does not."""
+    rest = dict.fromkeys(
+        name for name in (*reference, *new) if name not in _NAMED and name != _HISTORY
+    )
+    parts = [_one(name, name, reference, new, tolerances) for name in rest]
+    same = [part for part in parts if part.verdict is Verdict.IDENTICAL]
+    yield from (part for part in parts if part.verdict is not Verdict.IDENTICAL)
+    if same:
+        yield Part(
+            name="metadata",
+            verdict=Verdict.IDENTICAL,
+            detail=f"{len(same)} of {len(parts)} other entries of the file are the same",
+            total=len(same),
+        )
+
+
+def _one(
+    name: str,
+    title: str,
+    reference: Mapping[str, Any],
+    new: Mapping[str, Any],
+    tolerances: Tolerances,
+) -> Part:
+    if name not in reference or name not in new:
+        side = "reference" if name in reference else "new run"
+        return Part(name=title, verdict=Verdict.DIFFERENT, detail=f"only the {side} has it")
+    mine, theirs = reference[name], new[name]
+    if name.startswith(_KEYWORDS) and mine.shape == () == theirs.shape:
+        return _keyword(title, text_of(mine), text_of(theirs))
+    return compare_dataset(title, mine, theirs, tolerances)
+
+
+def _keyword(name: str, reference: str, new: str) -> Part:
+    """Compare what may name a configuration file: its directory says nothing of the science."""
+    if reference == new:
+        return Part(name=name, verdict=Verdict.IDENTICAL, total=1)
+    same = PurePosixPath(reference).name == PurePosixPath(new).name
+    return Part(
+        name=name,
+        verdict=Verdict.EQUIVALENT if same else Verdict.DIFFERENT,
+        detail=(f"the same name in another directory: {shown(reference)} and {shown(new)}"
+                if same else f"{shown(reference)} and {shown(new)}"),
+        counted=not same,
+        differing=1,
+        total=1,
+    )  # fmt: skip
+
+
+def compare_history(reference: str, new: str) -> Part:
+    """Say what differs between two histories, and why it is not counted.
+
+    A history tells versions, the number of MPI ranks, and names of files: how a file was made,
+    not what it holds.
+    """
+    if reference == new:
+        return Part(name="history", verdict=Verdict.IDENTICAL, total=1, counted=False)
+    told = [*_ranks(reference, new), *_versions(reference, new), *_words(reference, new)]
+    return Part(
+        name="history",
+        verdict=Verdict.EQUIVALENT,
+        detail="; ".join(told) or "only blanks differ",
+        counted=False,
+        differing=1,
+        total=1,
+    )
+
+
+def _ranks(reference: str, new: str) -> Iterator[str]:
+    mine, theirs = _RANKS.findall(reference), _RANKS.findall(new)
+    if mine != theirs:
+        yield f"MPI ranks: {', '.join(mine) or 'not told'} and {', '.join(theirs) or 'not told'}"
+
+
+def _versions(reference: str, new: str) -> Iterator[str]:
+    mine, theirs = dict(_VERSION.findall(reference)), dict(_VERSION.findall(new))
+    for name in dict.fromkeys((*mine, *theirs)):
+        if mine.get(name) != theirs.get(name):
+            yield (
+                f"version of {name}: {mine.get(name, 'not told')} and "
+                f"{theirs.get(name, 'not told')}"
+            )
+
+
+def _words(reference: str, new: str) -> Iterator[str]:
+    """Yield the words that differ and are neither ranks nor versions: paths, and others."""
+    mine, theirs = (_plain(text).split() for text in (reference, new))
+    for tag, first, last, start, end in difflib.SequenceMatcher(
+        None, mine, theirs, autojunk=False
+    ).get_opcodes():
+        if tag == "equal":
+            continue
+        a, b = " ".join(mine[first:last]), " ".join(theirs[start:end])
+        what = "paths" if "/" in f"{a}{b}" or _is_file(a, b) else "words"
+        yield f"{what}: {shown(a) or 'none'} and {shown(b) or 'none'}"
+
+
+def _plain(text: str) -> str:
+    return _VERSION.sub(r"\1 version", _RANKS.sub("Npus", text))
+
+
+def _is_file(*words: str) -> bool:
+    suffixes = (".yaml", ".yml", ".txt", ".csv", ".vot", ".skyh5")
+    return any(suffix in word for word in words for suffix in suffixes)
+
+
+def _notes(parts: list[Part]) -> Iterator[str]:
+    counted = [part for part in parts if part.counted]
+    aside = [
+        part.name for part in parts if not part.counted and part.verdict is not Verdict.IDENTICAL
+    ]
+    if aside and worst(part.verdict for part in counted) is Verdict.IDENTICAL:
+        yield (
+            f"only {' and '.join(aside)} differs: it tells how the file was made; every "
+            "visibility, flag, axis and other entry is the same"
+        )
+    elif all(part.verdict is Verdict.IDENTICAL for part in parts):
+        yield "all values are the same; the bytes differ in how they are written"
