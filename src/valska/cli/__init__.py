@@ -26,6 +26,8 @@ _VERBS = {
     "report": "Print, tabulate and draw what runs and sweeps found.",
     "compare": "Say how two sweeps differ, point by point.",
     "build": "Build a container image from its pinned definition.",
+    "fetch": "Pack what a build or a run needs into one file, for a place without a network.",
+    "load": "Take such a file into the image store of this machine.",
     "image": "List, check, move and clear away the container images in the store.",
     "clean": "Clear away logs, leftovers, matrices, earlier attempts or whole runs.",
     "templates": "List, print or copy the templates of the tools.",

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from typing import Any
 
 import valska
 from valska.external_tools.core.errors import VerificationError
@@ -77,6 +78,8 @@ class KitDocument:
     ----------
     purpose
         ``run``, ``build`` or ``all``.
+    platform
+        For which its bases and packages are, as ``linux/amd64``.
     targets
         ``kind``, ``name`` and, where there is one, ``id`` of what it was made for.
     files
@@ -86,21 +89,27 @@ class KitDocument:
     """
 
     purpose: str
+    platform: str
     targets: tuple[Mapping[str, str], ...]
     files: tuple[KitFile, ...]
     valska_version: str = field(default=valska.__version__)
 
-    def to_bytes(self) -> bytes:
-        """Return the document's text, checked against its schema."""
+    def to_json(self) -> dict[str, Any]:
+        """Return the document as JSON types, checked against its schema."""
         data = {
             "schema_version": SCHEMA_VERSION,
             "valska_version": self.valska_version,
             "for": self.purpose,
+            "platform": self.platform,
             "targets": [dict(target) for target in self.targets],
             "files": [asdict(file) for file in self.files],
         }
         validate(data, SCHEMA, what="the kit")
-        return (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode()
+        return data
+
+    def to_bytes(self) -> bytes:
+        """Return the document's text."""
+        return (json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n").encode()
 
     @property
     def size(self) -> int:
@@ -139,6 +148,7 @@ def parse_document(data: bytes, what: str) -> KitDocument:
     known = KitFile.__dataclass_fields__
     document = KitDocument(
         purpose=content["for"],
+        platform=content["platform"],
         targets=tuple(content["targets"]),
         files=tuple(
             KitFile(**{**{k: v for k, v in f.items() if k in known}, "kind": Kind(f["kind"])})

@@ -136,7 +136,7 @@ def _missing_base(recipe: Recipe, supplies: Supplies) -> Iterator[Missing]:
         yield Missing("base", base.reference, f"valska does not fetch bases of {base.kind}")
     elif base.sha256 is None:
         yield Missing("base", base.reference, "it is not named by its digest: `valska lock`")
-    elif supplies.base(base.sha256) is None:
+    elif supplies.base(base.sha256, recipe.lock().platform) is None:
         yield Missing("base", base.reference)
 
 

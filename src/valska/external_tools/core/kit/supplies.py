@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from valska.external_tools.core.errors import ValskaError, VerificationError
+from valska.external_tools.core.images.registry import archive
+from valska.external_tools.core.images.registry.client import this_platform
 from valska.external_tools.core.images.store import ImageStore, receipt_line
-from valska.external_tools.core.kit.ociarchive import check_oci_archive
+from valska.external_tools.core.kit.tarring import list_members
 from valska.external_tools.core.utils import fsync_directory, sha256_file, write_atomic
 
 SHORT = 12
-"""Digits of a definition's digest that name its directory."""
+"""Digits of a digest that are enough for people."""
+
+_IN_BASE = re.compile(r"blobs/sha256/[0-9a-f]{64}|index\.json|oci-layout")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,26 +49,34 @@ class Supplies:
         """
         return self.store.bases / f"{digest}.oci.tar"
 
-    def base(self, digest: str) -> Path | None:
+    def base(self, digest: str, platform: str | None = None) -> Path | None:
         """Return the archive of a base, or None where it is not here.
 
         Its content is read only if it has changed since it was read last.
 
+        Parameters
+        ----------
+        digest
+            The 64 digits by which the base is pinned.
+        platform
+            As ``linux/amd64``; this machine's, if not given.
+
         Raises
         ------
         VerificationError
-            If it is not the base of this digest.
+            If it is not the base of this digest and platform.
         """
         path = self.base_place(digest)
         if not path.is_file():
             return None
+        platform = platform or this_platform()
         receipt = path.with_name(f"{path.name}.receipt")
         with suppress(OSError):
-            if receipt.read_text() == receipt_line(path, digest):
+            if receipt.read_text() == _receipt(path, digest, platform):
                 return path
-        check_oci_archive(path, digest)
+        check_base(path, digest, platform)
         with suppress(ValskaError):
-            write_atomic(receipt, receipt_line(path, digest).encode())
+            write_atomic(receipt, _receipt(path, digest, platform).encode())
         return path
 
     def wheels(self, digests: Iterable[str]) -> tuple[Path, ...]:
@@ -83,14 +96,35 @@ class Supplies:
         """Return where an input is, or would be."""
         return self.store.inputs / digest
 
-    def definition_place(self, digest: str, name: str) -> Path:
-        """Return where a file of the definition with this digest is, or would be."""
-        return self.root / "definitions" / digest[:SHORT] / name
-
     def _files_of(self, digest: str) -> Iterator[Path]:
         directory = self.store.wheels / "sha256" / digest
         with suppress(OSError):
             yield from sorted(path for path in directory.iterdir() if path.name[0] != ".")
+
+
+def check_base(path: Path, digest: str, platform: str) -> None:
+    """Check that a file is the archive of a base, whole, and holds nothing else.
+
+    Parameters
+    ----------
+    path
+        The file.
+    digest, platform
+        See `Supplies.base`.
+
+    Raises
+    ------
+    VerificationError
+        If it is not.
+    """
+    for member in list_members(path, directories=True):
+        if not _IN_BASE.fullmatch(member.name):
+            raise VerificationError(f"{path} holds {member.name!r}, which no base does")
+    archive.check_archive(path, f"sha256:{digest}", platform)
+
+
+def _receipt(path: Path, digest: str, platform: str) -> str:
+    return f"{platform} {receipt_line(path, digest)}"
 
 
 def put(made: Path, place: Path) -> None:

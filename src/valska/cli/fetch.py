@@ -1,0 +1,191 @@
+"""``valska fetch``: what a build or a run needs, in one file, for a place without a network."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from valska.cli.options import dry_run_option, json_option
+from valska.cli.output import note, plain, result, result_json, table
+from valska.cli.state import state
+from valska.cli.transfer import Transfer, megabytes
+from valska.external_tools.core.config import resolve
+from valska.external_tools.core.errors import UsageError
+from valska.external_tools.core.images.store import ImageStore
+from valska.external_tools.core.kit.parts import KitPlan, KitRequest, Part, Purpose, total_size
+
+
+@click.command("fetch")
+@click.argument("target")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="KIT.tar",
+    help="The file to write.",
+)
+@click.option(
+    "--for",
+    "purpose",
+    type=click.Choice([purpose.value for purpose in Purpose]),
+    default=Purpose.ALL.value,
+    show_default=True,
+    help="What it is to make possible: run needs the image, build what the image is made of.",
+)
+@click.option(
+    "--platform",
+    metavar="OS/ARCH",
+    help="Platform of base and packages.  [the lock's, else this machine's]",
+)
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Image store.  [$VALSKA_IMAGES, or the configuration]",
+)
+@click.option(
+    "--ca-bundle",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Certificates (PEM) to trust.",
+)
+@click.option("--no-https", is_flag=True, help="Ask the base's registry over plain HTTP.")
+@click.option("--force", is_flag=True, help="Replace the file, if it is there.")
+@dry_run_option
+@json_option
+def command(
+    target: str,
+    output: Path | None,
+    purpose: str,
+    platform: str | None,
+    images: Path | None,
+    ca_bundle: Path | None,
+    no_https: bool,
+    force: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Fetch what a build or a run needs without a network, and pack it into one file.
+
+    TARGET is a bundle, a sweep, a point of one, a definition file, or the name of a tool. The base
+    and the packages that are fetched stay in the image store: they are not fetched twice. `valska
+    load` takes the file into the store of another machine.
+    """
+    from valska.external_tools.core.kit.planning import plan_kit
+    from valska.external_tools.core.kit.targets import find_target
+
+    if not dry_run:
+        _check_output(output, force)
+
+    def store_of(tool: str | None) -> Path:
+        return resolve(tool, flags={"images": images}, path=state().config).images
+
+    found = find_target(target, store_of)
+    settings = resolve(flags={"images": images, "ca_bundle": ca_bundle}, path=state().config)
+    store = ImageStore(settings.images)
+    request = KitRequest(
+        target=found,
+        purpose=Purpose(purpose),
+        store=store,
+        platform=platform,
+        environ=_environment(settings.ca_bundle),
+    )
+    plan = plan_kit(request)
+    if dry_run or output is None:
+        _print_plan(plan, as_json)
+    else:
+        _fetch(plan, request, output, no_https, as_json)
+
+
+def _environment(ca_bundle: Path | None) -> dict[str, str]:
+    """Return the environment, with the certificates that are named."""
+    named = {"PIP_CERT": os.fspath(ca_bundle)} if ca_bundle else {}
+    return {**os.environ, **named}
+
+
+def _check_output(output: Path | None, force: bool) -> None:
+    if output is None:
+        raise UsageError("no file is named", "Name one with -o KIT.tar, or use --dry-run.")
+    if output.exists() and not force:
+        raise UsageError(f"{output} is there already", "Name another, or use --force.")
+
+
+def _fetch(plan: KitPlan, request: KitRequest, output: Path, no_https: bool, as_json: bool) -> None:
+    from valska.external_tools.core.images.registry.options import http_options
+    from valska.external_tools.core.kit.fetching import Surroundings, fetch
+
+    http = http_options(no_https=no_https, environ=request.environ)
+    surroundings = Surroundings(store=request.store, http=http, environ=request.environ)
+    with Transfer() as report:
+        kit = fetch(plan, output, surroundings, report)
+    if as_json:
+        result_json(
+            {
+                "dry_run": False,
+                "kit": output,
+                "sha256": kit.sha256,
+                "size": output.stat().st_size,
+                "fetched": list(kit.fetched),
+                "notes": list(plan.notes),
+                **_document(kit.document.to_json()),
+            }
+        )
+        return
+    _print_notes(plan)
+    here = len(plan.parts) - len(kit.fetched)
+    note(f"Packed {_count(len(plan.parts))}: {len(kit.fetched)} fetched, {here} from here.")
+    note(f"There: valska load {output.name} (it should say that it is the kit {kit.sha256[:12]})")
+    result(str(output))
+
+
+def _document(data: dict[str, Any]) -> dict[str, Any]:
+    return {key: data[key] for key in ("for", "platform", "targets", "files")}
+
+
+def _print_plan(plan: KitPlan, as_json: bool) -> None:
+    if as_json:
+        result_json(
+            {
+                "dry_run": True,
+                "for": plan.purpose.value,
+                "platform": plan.platform,
+                "targets": [plan.target.facts],
+                "notes": list(plan.notes),
+                "files": [_part_json(part) for part in plan.parts],
+            }
+        )
+        return
+    rows = [
+        (part.kind.value, plain(part.name), _size(part), plain(part.origin)) for part in plan.parts
+    ]
+    result(table(rows, ("kind", "name", "size", "from")))
+    _print_notes(plan)
+    size, known = total_size(plan.parts)
+    note(f"{_count(len(plan.parts))}, {'' if known else 'more than '}{megabytes(size)}.")
+    note("Nothing was fetched.")
+
+
+def _part_json(part: Part) -> dict[str, Any]:
+    return {
+        "kind": part.kind.value,
+        "name": part.name,
+        "path": part.path,
+        "sha256": part.sha256,
+        "size": part.size,
+        "from": part.origin,
+        "here": part.is_here,
+    }
+
+
+def _size(part: Part) -> str:
+    return "?" if part.size is None else megabytes(part.size)
+
+
+def _print_notes(plan: KitPlan) -> None:
+    for text in plan.notes:
+        note(f"Not in the kit: {plain(text)}")
+
+
+def _count(number: int) -> str:
+    return f"{number} file" if number == 1 else f"{number} files"
