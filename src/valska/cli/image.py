@@ -8,6 +8,7 @@ from valska.cli.lazy import LazyGroup
 
 _IMAGE_VERBS = {
     "list": "List the images in the store.",
+    "diff": "Say how two images differ, by package and by file.",
     "push": "Push an image to a container registry.",
 }
 

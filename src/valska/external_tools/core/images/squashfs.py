@@ -42,6 +42,7 @@ _NO_FRAGMENT = 0xFFFFFFFF
 _STORED = 1 << 24
 _STORED_METADATA = 1 << 15
 _FRAGMENTS_IN_BLOCK = 512
+_USUAL_BLOCK, _LARGEST_BLOCK = 1 << 17, 1 << 20
 _EXTENDED = 7
 """What an inode's type is higher by if it has the longer form."""
 
@@ -296,17 +297,21 @@ def _device_numbers(device: int) -> bytes:
     return f"{major},{minor}".encode()
 
 
+def _inflate(data: bytes) -> bytes:
+    return zlib.decompress(data, bufsize=_USUAL_BLOCK)
+
+
 def _unpack_zstd(data: bytes) -> bytes:
     from zstandard import ZstdDecompressor, ZstdError
 
     try:
-        return ZstdDecompressor().decompress(data, max_output_size=1 << 20)
+        return ZstdDecompressor().decompress(data, max_output_size=_LARGEST_BLOCK)
     except ZstdError as error:
         raise ValueError(error) from error
 
 
 _DECOMPRESSORS: dict[int, Callable[[bytes], bytes]] = {
-    1: zlib.decompress,
+    1: _inflate,
     4: lzma.decompress,
     6: _unpack_zstd,
 }
