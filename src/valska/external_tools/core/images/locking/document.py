@@ -46,6 +46,8 @@ class Lock:
         Name and SHA-256 of the file that the pins are made from.
     resolver
         Program that made the pins, with its version.
+    pins_sha256
+        Digest of the pins as they were made: tells whether they have been edited since.
     pins
         Requirements with hashes, as pip reads them; empty where an image has none.
     """
@@ -59,6 +61,7 @@ class Lock:
     source_date_epoch: int | None = None
     requirements: tuple[str, str] | None = None
     resolver: str | None = None
+    pins_sha256: str | None = None
     pins: str = ""
 
     @property
@@ -72,6 +75,7 @@ class Lock:
             "source-date-epoch": self.source_date_epoch,
             "requirements": " sha256:".join(self.requirements) if self.requirements else None,
             "resolver": self.resolver,
+            "pins": f"sha256:{self.pins_sha256}" if self.pins_sha256 else None,
         }
         return {key: str(value) for key, value in values.items() if value is not None}
 
@@ -121,20 +125,21 @@ def parse_lock(text: str, name: str) -> Lock:
         version=title["version"],
         command=title["command"],
         base=fields.get("base"),
-        base_digest=_digest(fields, name),
+        base_digest=_digest(fields, "base-digest", name),
         platform=fields.get("platform"),
         python=fields.get("python"),
         source_date_epoch=_epoch(fields, name),
         requirements=_requirements(fields, name),
         resolver=fields.get("resolver"),
+        pins_sha256=(_digest(fields, "pins", name) or "").removeprefix("sha256:") or None,
         pins="".join(lines[end:]),
     )
 
 
-def _digest(fields: Mapping[str, str], name: str) -> str | None:
-    value = fields.get("base-digest")
+def _digest(fields: Mapping[str, str], key: str, name: str) -> str | None:
+    value = fields.get(key)
     if value is not None and not _DIGEST.fullmatch(value):
-        raise _refused(name, "base-digest", value, "sha256:<64 digits>")
+        raise _refused(name, key, value, "sha256:<64 digits>")
     return value
 
 

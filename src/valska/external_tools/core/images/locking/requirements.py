@@ -1,0 +1,176 @@
+"""Requirements resolved to hashed pins by uv, which comes as a package with valska."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+from valska.external_tools.core.errors import PrerequisiteError, UsageError
+from valska.external_tools.core.images.building.environment import find_ca_bundle
+from valska.external_tools.core.process import Completed, Run, run
+
+TIMEOUT_S = 900.0
+
+_PLATFORMS = {
+    "linux/amd64": "x86_64-unknown-linux-gnu",
+    "linux/arm64": "aarch64-unknown-linux-gnu",
+    "linux/riscv64": "riscv64-unknown-linux",
+}
+_NETWORK = re.compile(
+    r"error sending request|client error \(Connect\)|dns error|timed out"
+    r"|connection (?:refused|reset)|Failed to (?:fetch|download)|Network connectivity is disabled",
+    re.IGNORECASE,
+)
+_PIN = re.compile(r"^([A-Za-z0-9][\w.-]*)(?:\[[^\]]*\])?(?:==([^\s;\\]+)| @ (\S+))", re.MULTILINE)
+_SHOWN_LINES = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolution:
+    """What to resolve.
+
+    Parameters
+    ----------
+    requirements
+        The file of requirements.
+    pins
+        The pins so far: kept as far as they fit.
+    python, platform
+        For which Python (``3.11``), and where (``linux/amd64``).
+    upgrade
+        Keep none of the pins.
+    upgrade_packages
+        Do not keep the pins of these.
+    ca_bundle
+        Certificates to trust; those of the environment if None.
+    environ
+        The environment: uv's own settings, proxies, pip's index.
+    """
+
+    requirements: Path
+    pins: str
+    python: str
+    platform: str
+    upgrade: bool = False
+    upgrade_packages: tuple[str, ...] = ()
+    ca_bundle: Path | None = None
+    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+
+
+def resolve_requirements(wanted: Resolution, *, run: Run = run) -> str:
+    """Return requirements as pins with hashes, as pip reads them.
+
+    Raises
+    ------
+    UsageError
+        If they cannot be met, or the file or the platform is not one that uv understands; the
+        message is uv's own.
+    PrerequisiteError
+        If the package index cannot be reached, or uv is missing.
+    """
+    with tempfile.TemporaryDirectory(prefix="valska-lock-") as scratch:
+        output = Path(scratch) / "requirements.lock"
+        output.write_text(wanted.pins, encoding="utf-8")
+        done = run(
+            _command(wanted, output),
+            cwd=wanted.requirements.parent.absolute(),
+            env=_environment(wanted),
+            timeout=TIMEOUT_S,
+        )
+        if done.returncode != 0:
+            raise _explain(wanted, done)
+        return output.read_text(encoding="utf-8")
+
+
+def resolver() -> str:
+    """Return the program that resolves, with its version."""
+    return f"uv {version('uv')}"
+
+
+def pinned_versions(pins: str) -> dict[str, str]:
+    """Return the packages that pins name, each with its version or its address."""
+    return {normal_name(name): number or place for name, number, place in _PIN.findall(pins)}
+
+
+def normal_name(name: str) -> str:
+    """Return the name of a package as indexes compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def without_hashes(pins: str) -> str:
+    """Return pins as wishes for versions alone; uv would keep the hashes that it finds."""
+    return re.sub(r"\s*\\\n\s*--hash=\S+", "", pins)
+
+
+def check_platform(platform: str) -> None:
+    """Check that uv can resolve for a platform.
+
+    Raises
+    ------
+    UsageError
+        If it cannot.
+    """
+    if platform not in _PLATFORMS:
+        raise UsageError(
+            f"requirements cannot be resolved for {platform!r}", f"Known: {', '.join(_PLATFORMS)}."
+        )
+
+
+def _command(wanted: Resolution, output: Path) -> list[str]:
+    upgrades = [word for name in wanted.upgrade_packages for word in ("--upgrade-package", name)]
+    return [
+        _program(),
+        *("pip", "compile", wanted.requirements.name, "--output-file", os.fspath(output)),
+        *("--generate-hashes", "--no-header", "--quiet", "--no-progress", "--color", "never"),
+        *("--python-version", wanted.python, "--python-platform", _PLATFORMS[wanted.platform]),
+        *("--python", sys.executable, "--no-python-downloads"),
+        *(["--upgrade"] if wanted.upgrade else []),
+        *upgrades,
+    ]
+
+
+def _program() -> str:
+    try:
+        import uv
+
+        return os.fsdecode(uv.find_uv_bin())
+    except (ImportError, FileNotFoundError) as error:
+        raise PrerequisiteError(
+            "uv, which resolves requirements, is not installed", "Install it: pip install uv"
+        ) from error
+
+
+def _environment(wanted: Resolution) -> dict[str, str]:
+    """Return uv's environment: its own variables, else what pip's say."""
+    env = dict(wanted.environ)
+    for theirs, ours in (
+        ("PIP_INDEX_URL", "UV_DEFAULT_INDEX"),
+        ("PIP_EXTRA_INDEX_URL", "UV_INDEX"),
+    ):
+        if env.get(theirs):
+            env.setdefault(ours, env[theirs])
+    bundle = find_ca_bundle(wanted.ca_bundle, wanted.environ)
+    if bundle is not None:
+        env["SSL_CERT_FILE"] = os.fspath(bundle)
+    return env
+
+
+def _explain(wanted: Resolution, done: Completed) -> UsageError | PrerequisiteError:
+    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith("warning:")] or ["no message"]
+    said = " ".join(line.removeprefix("error: ") for line in lines[-_SHOWN_LINES:])
+    if _NETWORK.search(done.stderr):
+        return PrerequisiteError(
+            f"the package index cannot be reached: {said}",
+            "Check the network, or name another index with $UV_DEFAULT_INDEX or $PIP_INDEX_URL.",
+        )
+    return UsageError(
+        f"{wanted.requirements.name} cannot be resolved: {said}",
+        f"Change {wanted.requirements.name}, or give --upgrade if its own pins are in the way.",
+    )
