@@ -96,7 +96,7 @@ def _request(
 
 
 def _print_draft(drafted: BuildDraft, as_json: bool) -> None:
-    command = drafted.command(drafted.request.store.sif("<digest>"), drafted.definition.path)
+    command = drafted.command(Path("<directory>"), drafted.definition.path)
     existing = drafted.existing.sha256 if drafted.existing else None
     if as_json:
         result_json(

@@ -143,10 +143,11 @@ def _range_sha256(path: Path, start: int, end: int) -> str:
     return digest.hexdigest()
 
 
-def _ask(apptainer: str, sif: Path, argv: tuple[str, ...], run: Run) -> str | None:
+def ask(apptainer: str, image: Path, argv: tuple[str, ...], *, run: Run = run) -> str | None:
+    """Return what a program in an image prints; None if it fails or is not there."""
     contained = ["--cleanenv", "--containall", "--no-home", "--no-eval"]
     done = run(
-        [apptainer, "exec", *contained, os.fspath(sif), *argv],
+        [apptainer, "exec", *contained, os.fspath(image), *argv],
         env=clean_environment(os.environ),
         timeout=TIMEOUT_S,
     )
@@ -155,7 +156,7 @@ def _ask(apptainer: str, sif: Path, argv: tuple[str, ...], run: Run) -> str | No
 
 def _python_packages(apptainer: str, sif: Path, run: Run) -> dict[str, str] | None:
     for python in ("python", "python3"):
-        answer = _ask(apptainer, sif, (python, "-I", "-c", _PYTHON_PACKAGES), run)
+        answer = ask(apptainer, sif, (python, "-I", "-c", _PYTHON_PACKAGES), run=run)
         if answer is not None:
             found: dict[str, str] = json.loads(answer)
             return found
@@ -164,7 +165,7 @@ def _python_packages(apptainer: str, sif: Path, run: Run) -> dict[str, str] | No
 
 def _system_packages(apptainer: str, sif: Path, run: Run) -> dict[str, Any] | None:
     for manager, argv in _SYSTEM_PACKAGES.items():
-        answer = _ask(apptainer, sif, argv, run)
+        answer = ask(apptainer, sif, argv, run=run)
         if answer is not None:
             pairs = (line.partition("\t") for line in sorted(answer.splitlines()) if line)
             return {"manager": manager, "packages": {name: version for name, _, version in pairs}}

@@ -8,9 +8,12 @@ import os
 import shutil
 import stat
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
+from valska.external_tools.core.errors import PrerequisiteError
 from valska.external_tools.core.identity import identify
+from valska.external_tools.core.images.building.ownership import in_namespace
 from valska.external_tools.core.lock import OWNER, read_owner
 from valska.external_tools.core.process import Run, run
 
@@ -30,6 +33,7 @@ def claim_directory(parent: Path, prefix: str) -> Path:
             log.info("removing %s, which a killed build left", path)
             remove_directory(path)
     path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    path.chmod(0o700)
     (path / OWNER).write_text(json.dumps(identify().as_json()))
     return path
 
@@ -49,7 +53,8 @@ def _is_abandoned(path: Path) -> bool:
 def remove_directory(work: Path, run: Run = run) -> None:
     """Remove a directory; what belongs to subordinate ids needs a user namespace to go."""
     shutil.rmtree(work, ignore_errors=True)
-    if work.exists() and shutil.which("unshare"):
-        run(["unshare", "--map-root-user", "--map-auto", "rm", "-rf", os.fspath(work)])
+    if work.exists():
+        with suppress(PrerequisiteError):
+            in_namespace("remove", work, run)
     if work.exists():
         log.warning("the temporary directory %s could not be removed", work)

@@ -23,6 +23,9 @@ AGENTS = frozenset(
 )
 """Bootstrap agents that ``--base`` takes in a URI."""
 
+LOCAL = "localimage"
+"""Bootstrap agent of a file or a directory of this machine."""
+
 _URI = re.compile(r"(?P<agent>[a-z]+(?:-[a-z]+)?):(?://)?(?P<rest>[^/].*|/.*)")
 _PIN = re.compile(r"@sha256:([0-9a-f]{64})$|\bsha256\.([0-9a-f]{64})$")
 _CREDENTIALS = re.compile(r"//[^/@\s]+@")
@@ -70,9 +73,14 @@ class Base:
 
     @property
     def labels(self) -> dict[str, str]:
-        """Facts for the labels of an image."""
+        """Facts for the labels of an image: of a local base its digest, not what it is called."""
         digest = {"digest": f"sha256:{self.sha256}"} if self.sha256 else {}
-        return {"name": self.reference, **digest}
+        return digest if self.is_local else {"name": self.reference, **digest}
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a file or a directory of this machine."""
+        return self.bootstrap == LOCAL
 
 
 def own_base(definition: Definition, arguments: dict[str, str]) -> Base:
@@ -85,7 +93,7 @@ def own_base(definition: Definition, arguments: dict[str, str]) -> Base:
     """
     agent = definition.header["bootstrap"].lower()
     source = definition.fill(definition.header.get("from", ""), arguments)
-    if agent == "localimage":
+    if agent == LOCAL:
         return _local_base(definition.path.absolute().parent / source)
     return _uri_base(agent, source)
 
@@ -94,7 +102,7 @@ def own_reference(definition: Definition, arguments: dict[str, str]) -> str:
     """Return how a record names the base that a definition names, be it there or not."""
     agent = definition.header["bootstrap"].lower()
     source = definition.fill(definition.header.get("from", ""), arguments)
-    return Path(source).name if agent == "localimage" else _uri_base(agent, source).reference
+    return Path(source).name if agent == LOCAL else _uri_base(agent, source).reference
 
 
 def replacement_base(text: str, original: str) -> Base:
@@ -141,7 +149,7 @@ def _local_base(path: Path) -> Base:
     digest = tree_sha256(path) if kind == "sandbox" else sha256_file(path)
     if digest is None:
         log.warning("some of the base %s cannot be read: it is not recorded by digest", path)
-    return Base("localimage", os.fspath(path), path.name, kind, digest)
+    return Base(LOCAL, os.fspath(path), path.name, kind, digest)
 
 
 def _local_kind(path: Path) -> str:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import rfc8785
 
@@ -24,11 +25,20 @@ from valska.external_tools.core.images.definition import (
     check_arguments,
     read_definition,
 )
+from valska.external_tools.core.images.locking.document import SUFFIX, read_lock
 from valska.external_tools.core.images.record import ImageRecord
 from valska.external_tools.core.images.store import ImageStore
 from valska.external_tools.core.process import Run, run
 from valska.external_tools.core.site import mount_spec
 from valska.external_tools.core.utils import sha256_bytes, sha256_file
+
+EPOCH = "source_date_epoch"
+"""Build argument that names the time of an image's files."""
+
+EARLIEST_EPOCH = 315532800
+LATEST_EPOCH = 2**32 - 1
+FORM = 1
+"""Of what is packed; another number when the same parts give other bytes."""
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +99,8 @@ class BuildDraft:
         Of the program that will build it.
     ca_bundle
         Certificates that the build trusts.
+    epoch
+        Seconds since 1970; no file of the image is newer.
     existing
         An image in the store that is made of the same.
     """
@@ -99,6 +111,7 @@ class BuildDraft:
     files: tuple[Mapping[str, str | None], ...]
     apptainer_version: str
     ca_bundle: Path | None = None
+    epoch: int = EARLIEST_EPOCH
     existing: ImageRecord | None = None
 
     @property
@@ -107,13 +120,21 @@ class BuildDraft:
         return {**self.definition.arguments, **self.request.build_arguments}
 
     @property
-    def lock(self) -> Mapping[str, str] | None:
-        """Name and digest of the hashed requirements among the files."""
+    def lock_path(self) -> Path | None:
+        """The hashed requirements among the files, or the lock beside the definition."""
+        directory = self.definition.path.parent
         for entry in self.files:
-            source, digest = entry["source"], entry["sha256"]
-            if source and digest and source.endswith(".lock"):
-                return {"name": Path(source).name, "sha256": digest}
-        return None
+            source = entry["source"] or ""
+            if source.endswith(SUFFIX) and entry["sha256"]:
+                return directory / source
+        beside = self.definition.path.with_suffix(SUFFIX)
+        return beside if beside.is_file() else None
+
+    @property
+    def lock(self) -> Mapping[str, str] | None:
+        """Name and digest of the lock."""
+        path = self.lock_path
+        return {"name": path.name, "sha256": sha256_file(path)} if path else None
 
     @property
     def recipe_sha256(self) -> str | None:
@@ -121,23 +142,25 @@ class BuildDraft:
         parts = [self.base.sha256, *(entry["sha256"] for entry in self.files)]
         if None in parts:
             return None
-        recipe = {
+        recipe: dict[str, Any] = {
+            "form": FORM,
             "definition": self.definition.sha256,
             "files": [dict(entry) for entry in self.files],
             "base": self.base.sha256,
             "arguments": self.arguments,
+            "epoch": self.epoch,
         }
         return sha256_bytes(rfc8785.dumps(recipe))
 
     def command(
-        self, sif: Path, definition: Path, temporary: Path | None = None
+        self, root: Path, definition: Path, temporary: Path | None = None
     ) -> tuple[str, ...]:
-        """Return the command that builds.
+        """Return the command that builds into a directory.
 
         Parameters
         ----------
-        sif
-            The image to write.
+        root
+            The directory to make.
         definition
             The definition, on the base that it is to have.
         temporary
@@ -151,6 +174,7 @@ class BuildDraft:
         return (
             request.apptainer,
             "build",
+            "--sandbox",
             *(["--fakeroot"] if needs_fakeroot() else []),
             *(word for mount in mounts for word in ("--mount", mount)),
             *(
@@ -159,7 +183,7 @@ class BuildDraft:
                 for word in ("--build-arg", _csv(f"{name}={value}"))
             ),
             *request.options,
-            os.fspath(sif),
+            os.fspath(root),
             os.fspath(definition),
         )
 
@@ -189,9 +213,35 @@ def draft_build(request: BuildRequest, *, run: Run = run) -> BuildDraft:
         apptainer_version=programs.apptainer_version(request.apptainer, run=run),
         ca_bundle=find_ca_bundle(request.ca_bundle, request.environ),
     )
+    draft = replace(draft, epoch=_epoch(draft))
     recipe = draft.recipe_sha256
     existing = request.store.newest(recipe_sha256=recipe) if recipe else None
     return replace(draft, existing=existing)
+
+
+def _epoch(draft: BuildDraft) -> int:
+    """Return the time that no file is to be newer than: given, locked, declared, or the caller's.
+
+    A fixed day, before which no ZIP file can be dated, stands in where nothing names one.
+    """
+    lock = read_lock(draft.lock_path) if draft.lock_path else None
+    values = (
+        draft.request.build_arguments.get(EPOCH),
+        lock.source_date_epoch if lock else None,
+        draft.definition.arguments.get(EPOCH),
+        draft.request.environ.get("SOURCE_DATE_EPOCH"),
+    )
+    named = next((value for value in values if value not in (None, "")), EARLIEST_EPOCH)
+    try:
+        epoch = int(named or 0)
+    except ValueError:
+        epoch = -1
+    if not 0 <= epoch <= LATEST_EPOCH:
+        raise UsageError(
+            f"{named!r} is no time for the files of an image",
+            f"Give {EPOCH} in seconds since 1970: date +%s.",
+        )
+    return epoch
 
 
 def copied_files(

@@ -28,13 +28,16 @@ PASSED_VARIABLES = (
 _PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy")
 _HOST_VARIABLES = frozenset(
     (
-        *("PATH", "LD_LIBRARY_PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TERM", "TMPDIR"),
+        *("PATH", "LD_LIBRARY_PATH", "HOME", "USER", "LOGNAME", "TERM", "TMPDIR"),
         *("XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "REGISTRY_AUTH_FILE", "DOCKER_CONFIG"),
-        *("SSL_CERT_FILE", "SSL_CERT_DIR", "SOURCE_DATE_EPOCH"),
+        *("SSL_CERT_FILE", "SSL_CERT_DIR"),
         *_PROXIES,
         *(name.upper() for name in _PROXIES),
     )
 )
+_SAME = {"LC_ALL": "C.UTF-8", "TZ": "UTC"}
+"""What programs of a build are to agree on, wherever it runs."""
+
 _IN_BUILD = Path("/tmp")  # noqa: S108 - the container's, which is private
 _CA_IN_BUILD = _IN_BUILD / ".valska" / "ca.pem"
 _USABLE = re.compile(r"[\w /.@%+=~-]+")
@@ -44,7 +47,7 @@ log = logging.getLogger(__name__)
 
 
 def build_environment(
-    environ: Mapping[str, str], work: Path, ca_bundle: Path | None, epoch: str | None
+    environ: Mapping[str, str], work: Path, ca_bundle: Path | None, epoch: str
 ) -> dict[str, str]:
     """Return the environment of a build, and put the certificates where it finds them.
 
@@ -75,9 +78,8 @@ def build_environment(
         shutil.copyfile(ca_bundle, place)
         inside |= dict.fromkeys(CA_VARIABLES, os.fspath(_CA_IN_BUILD))
         host["SSL_CERT_FILE"] = os.fspath(ca_bundle)
-    epoch = environ.get("SOURCE_DATE_EPOCH") or epoch
-    if epoch:
-        inside["SOURCE_DATE_EPOCH"] = host["SOURCE_DATE_EPOCH"] = epoch
+    inside |= {**_SAME, "SOURCE_DATE_EPOCH": epoch, "PYTHONHASHSEED": "0"}
+    host |= {**_SAME, "SOURCE_DATE_EPOCH": epoch}
     own = {f"APPTAINERENV_{name}": value for name, value in inside.items()}
     return {**host, **own, "APPTAINER_TMPDIR": os.fspath(work)}
 

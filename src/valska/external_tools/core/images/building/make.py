@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import valska
-from valska.external_tools.core.errors import PrerequisiteError, ValskaError
+from valska.external_tools.core.errors import ValskaError
 from valska.external_tools.core.images import apptainer as programs
 from valska.external_tools.core.images.building.draft import BuildDraft, copied_files
-from valska.external_tools.core.images.building.environment import (
-    build_environment,
-    needs_fakeroot,
-    workspace,
-)
-from valska.external_tools.core.images.building.transcript import (
-    Progress,
-    explain_failure,
-    run_logged,
-)
-from valska.external_tools.core.images.definition import rebase
+from valska.external_tools.core.images.building.environment import needs_fakeroot, workspace
+from valska.external_tools.core.images.building.packing import Packed, pack_image
+from valska.external_tools.core.images.building.sandbox import build_sandbox, shown_definition
+from valska.external_tools.core.images.building.squashfs import Mksquashfs, find_mksquashfs
+from valska.external_tools.core.images.building.transcript import Progress
+from valska.external_tools.core.images.listing import SUFFIX as LISTING_SUFFIX
 from valska.external_tools.core.images.record import ImageRecord
+from valska.external_tools.core.images.sbom import SUFFIX as SBOM_SUFFIX
+from valska.external_tools.core.images.sbom import describe_sbom, make_sbom
 from valska.external_tools.core.process import Run, run
-from valska.external_tools.core.utils import sha256_file, utc_now_compact, utc_now_iso
+from valska.external_tools.core.utils import utc_now_compact, utc_now_iso
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +53,8 @@ def build(
 ) -> BuildResult:
     """Build an image and take it into the store.
 
+    Of two builds of the same, one works; the other waits, and finds what the first has made.
+
     Parameters
     ----------
     draft
@@ -72,87 +73,114 @@ def build(
     ValskaError
         If the build or the definition's test fails; the message names the log.
     """
-    store, existing = draft.request.store, draft.existing
-    if existing is not None and not force:
-        return BuildResult(existing, store.sif(existing.sha256), built=False)
-    with store.workspace() as out, workspace(draft.request.environ) as work:
-        sif = out / "image.sif"
-        stamp = f"{utc_now_compact()}-{out.name.rpartition('-')[2]}"
-        log_file = store.logs / f"{draft.definition.path.stem}-{stamp}.log"
-        sources = _sources(draft)
-        _make(draft, sif, work, log_file, run, progress)
-        if copied_files(draft.definition, dict(draft.request.build_arguments)) != draft.files:
-            raise ValskaError(
-                "a file that the definition copies in was altered while the image was built",
-                "Build it again.",
-            )
-        record = store.add(sif, _record(draft, sif, run), sources)
-    return BuildResult(record, store.sif(record.sha256), built=True, log=log_file)
+    store, recipe = draft.request.store, draft.recipe_sha256
+    if draft.existing is not None and not force:
+        return _there(draft, draft.existing)
+    what = f"building {draft.definition.path.stem}"
+    with store.holding(f"build-{recipe or draft.definition.sha256}", what):
+        existing = store.newest(recipe_sha256=recipe) if recipe and not force else None
+        if existing is not None:
+            return _there(draft, existing)
+        return _build(draft, run, progress)
+
+
+@contextmanager
+def made(
+    draft: BuildDraft, out: Path, *, run: Run, progress: Progress | None = None
+) -> Iterator[tuple[Packed, ImageRecord, Path]]:
+    """Build an image into a directory, for the length of a block in which its tree is there.
+
+    Parameters
+    ----------
+    draft
+        The build.
+    out
+        Where the image is written, as ``image.sif``.
+    run
+        Runs programs.
+    progress
+        Told every line that the build prints.
+
+    Yields
+    ------
+    Packed, ImageRecord, Path
+        The image, its record, and the log.
+
+    Raises
+    ------
+    PrerequisiteError, ValskaError
+        See `build`.
+    """
+    request = draft.request
+    mksquashfs = find_mksquashfs(request.apptainer, run=run)
+    stamp = f"{utc_now_compact()}-{out.name.rpartition('-')[2]}"
+    log = request.store.logs / f"{draft.definition.path.stem}-{stamp}.log"
+    with workspace(request.environ) as work:
+        root = build_sandbox(draft, work, log, run=run, progress=progress)
+        _require_unaltered(draft)
+        packed = pack_image(
+            root,
+            out / "image.sif",
+            definition=shown_definition(draft),
+            time=draft.epoch,
+            mksquashfs=mksquashfs,
+            ask=_asking(request.apptainer, root, run),
+            run=run,
+        )
+        _note_removed(log, packed.removed)
+        yield packed, _record(draft, packed, mksquashfs), log
+
+
+def _there(draft: BuildDraft, record: ImageRecord) -> BuildResult:
+    return BuildResult(record, draft.request.store.sif(record.sha256), built=False)
+
+
+def _build(draft: BuildDraft, run: Run, progress: Progress | None) -> BuildResult:
+    store, sources = draft.request.store, _sources(draft)
+    with store.workspace() as out, made(draft, out, run=run, progress=progress) as parts:
+        packed, record, log = parts
+        sbom = make_sbom(record, packed.packages)
+        name = f"{record.name}{SBOM_SUFFIX}"
+        files = {name: sbom, f"{record.name}{LISTING_SUFFIX}": packed.listing.to_bytes()}
+        record = replace(record, sbom=describe_sbom(name, sbom))
+        kept = store.add(packed.sif, record, {**sources, **files})
+    return BuildResult(kept, store.sif(kept.sha256), built=True, log=log)
 
 
 def _sources(draft: BuildDraft) -> dict[str, bytes]:
     definition, lock = draft.definition, draft.lock
     sources = {definition.path.name: definition.text.encode()}
-    for entry in draft.files:
-        source = entry["source"] or ""
-        if lock is not None and Path(source).name == lock["name"]:
-            sources[lock["name"]] = (definition.path.parent / source).read_bytes()
+    if lock is not None and draft.lock_path is not None:
+        sources[lock["name"]] = draft.lock_path.read_bytes()
     return sources
 
 
-def _make(
-    draft: BuildDraft,
-    sif: Path,
-    work: Path,
-    log_file: Path,
-    run: Run,
-    progress: Progress | None,
-) -> None:
-    request, arguments = draft.request, draft.arguments
-    epoch = arguments.get("source_date_epoch")
-    path = work / draft.definition.path.name
-    path.write_text(_text(draft, work, run))
-    done = run_logged(
-        draft.command(sif, path, work / "tmp"),
-        log_file,
-        cwd=draft.definition.path.absolute().parent,
-        env=build_environment(request.environ, work, draft.ca_bundle, epoch),
-        run=run,
-        progress=progress,
-    )
-    if done.returncode != 0 or not sif.is_file():
-        raise explain_failure(log_file, draft.base.reference)
-
-
-def _text(draft: BuildDraft, work: Path, run: Run) -> str:
-    base = draft.base
-    if base.kind == "tar":
-        base = replace(base, source=os.fspath(_unpack(Path(base.source), work / "base", run)))
-    if base is draft.base and base.original is None:
-        return draft.definition.text
-    return rebase(draft.definition, base.bootstrap, base.source, base.labels)
-
-
-def _unpack(tar: Path, directory: Path, run: Run) -> Path:
-    directory.mkdir()
-    owners = "--same-owner" if os.geteuid() == 0 and not needs_fakeroot() else "--no-same-owner"
-    flags = ["--extract", "--numeric-owner", owners, "--exclude=./dev/*", "--exclude=dev/*"]
-    done = run(["tar", *flags, "-C", os.fspath(directory), "-f", os.fspath(tar)])
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines()
-        raise PrerequisiteError(
-            f"the base {tar} cannot be unpacked: {lines[-1] if lines else 'tar failed'}",
-            "Check the file, and the free space of the temporary directory ($TMPDIR).",
+def _require_unaltered(draft: BuildDraft) -> None:
+    if copied_files(draft.definition, dict(draft.request.build_arguments)) != draft.files:
+        raise ValskaError(
+            "a file that the definition copies in was altered while the image was built",
+            "Build it again.",
         )
-    return directory
 
 
-def _record(draft: BuildDraft, sif: Path, run: Run) -> ImageRecord:
-    program = draft.request.apptainer
+def _asking(apptainer: str, root: Path, run: Run) -> Callable[[Sequence[str]], str | None]:
+    return lambda argv: programs.ask(apptainer, root, tuple(argv), run=run)
+
+
+def _note_removed(log: Path, removed: Sequence[str]) -> None:
+    lines = [
+        f"valska: not packed, since it differs from build to build: /{name}" for name in removed
+    ]
+    with log.open("a", errors="surrogateescape") as file:
+        file.writelines(f"{line}\n" for line in lines)
+
+
+def _record(draft: BuildDraft, packed: Packed, mksquashfs: Mksquashfs) -> ImageRecord:
     return ImageRecord(
-        sha256=sha256_file(sif),
-        size=sif.stat().st_size,
-        rootfs_sha256=programs.rootfs_sha256(program, sif, run=run),
+        sha256=packed.sha256,
+        size=packed.size,
+        rootfs_sha256=packed.rootfs_sha256,
+        tree_sha256=packed.listing.sha256,
         name=draft.definition.path.stem,
         created_utc=utc_now_iso(),
         origin="built",
@@ -162,10 +190,12 @@ def _record(draft: BuildDraft, sif: Path, run: Run) -> ImageRecord:
         base=draft.base.facts,
         build_arguments=draft.request.build_arguments,
         recipe_sha256=draft.recipe_sha256,
+        source_date_epoch=draft.epoch,
         apptainer_version=draft.apptainer_version,
         valska_version=valska.__version__,
-        packages=programs.image_packages(program, sif, run=run),
-        labels=programs.own_labels(programs.inspect(program, sif, run=run)),
+        squashfs=mksquashfs.facts,
+        packages=packed.packages.to_json(),
+        labels=packed.labels,
         build_host={
             "system": platform.system(),
             "kernel": platform.release(),

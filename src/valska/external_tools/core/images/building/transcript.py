@@ -17,7 +17,7 @@ Progress = Callable[[str], None]
 SHOWN_LINES = 3
 POLL_S = 0.2
 
-_TO_FILE = 'exec "$@" >"$0" 2>&1'
+_TO_FILE = 'umask 022; exec "$@" >"$0" 2>&1'
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _CERTIFICATES = "Name the site's certificates: ca_bundle in the configuration (or --ca-bundle)."
 _SPACE = (

@@ -1,0 +1,113 @@
+"""A definition built by Apptainer into a directory."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from valska.external_tools.core.errors import PrerequisiteError
+from valska.external_tools.core.images.building.base import Base
+from valska.external_tools.core.images.building.draft import BuildDraft
+from valska.external_tools.core.images.building.environment import (
+    build_environment,
+    needs_fakeroot,
+)
+from valska.external_tools.core.images.building.ownership import own_tree
+from valska.external_tools.core.images.building.staging import stage_files
+from valska.external_tools.core.images.building.transcript import (
+    Progress,
+    explain_failure,
+    run_logged,
+)
+from valska.external_tools.core.images.definition import rebase
+from valska.external_tools.core.process import Run
+
+
+def build_sandbox(
+    draft: BuildDraft, work: Path, log: Path, *, run: Run, progress: Progress | None = None
+) -> Path:
+    """Build a definition into a directory, all of which is this user's then.
+
+    Parameters
+    ----------
+    draft
+        The build.
+    work
+        The workspace.
+    log
+        File for what the build prints.
+    run
+        Runs programs.
+    progress
+        Told every line of it.
+
+    Returns
+    -------
+    Path
+        The root of the file system.
+
+    Raises
+    ------
+    PrerequisiteError
+        If the base cannot be got, or Apptainer cannot build here.
+    ValskaError
+        If the build or the definition's test fails; the message names the log.
+    """
+    root, definition = work / "root", work / draft.definition.path.name
+    definition.write_text(_text(draft, work, run))
+    done = run_logged(
+        draft.command(root, definition, work / "tmp"),
+        log,
+        cwd=stage_files(draft.definition, draft.request.build_arguments, work / "files"),
+        env=build_environment(draft.request.environ, work, draft.ca_bundle, str(draft.epoch)),
+        run=run,
+        progress=progress,
+    )
+    if done.returncode != 0 or not root.is_dir():
+        raise explain_failure(log, draft.base.reference)
+    own_tree(root, run)
+    return root
+
+
+def shown_definition(draft: BuildDraft) -> str:
+    """Return the text that an image shows as its definition, in which no path of this machine is.
+
+    A local base that replaces the definition's own is named by its digest.
+    """
+    base, definition = draft.base, draft.definition
+    text = definition.text
+    if base.original is not None:
+        source = f"sha256:{base.sha256 or 'unknown'}" if base.is_local else _public(base)
+        text = rebase(definition, base.bootstrap, source, base.labels)
+    return "".join(
+        line if line.lstrip().startswith("#") else definition.fill(line, draft.arguments)
+        for line in text.splitlines(keepends=True)
+    )
+
+
+def _public(base: Base) -> str:
+    return base.reference.removeprefix(f"{base.bootstrap}:").removeprefix("//")
+
+
+def _text(draft: BuildDraft, work: Path, run: Run) -> str:
+    base = draft.base
+    if base.kind == "tar":
+        base = replace(base, source=os.fspath(_unpack(Path(base.source), work / "base", run)))
+    if base is draft.base and base.original is None:
+        return draft.definition.text
+    return rebase(draft.definition, base.bootstrap, base.source, base.labels)
+
+
+def _unpack(tar: Path, directory: Path, run: Run) -> Path:
+    directory.mkdir()
+    owners = "--same-owner" if os.geteuid() == 0 and not needs_fakeroot() else "--no-same-owner"
+    flags = ["--extract", "--numeric-owner", owners, "--exclude=./dev/*", "--exclude=dev/*"]
+    done = run(["tar", *flags, "-C", os.fspath(directory), "-f", os.fspath(tar)])
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines()
+        raise PrerequisiteError(
+            f"the base {tar} cannot be unpacked: {lines[-1] if lines else 'tar failed'}",
+            "Check the file, and the free space of the temporary directory ($TMPDIR).",
+        )
+    return directory

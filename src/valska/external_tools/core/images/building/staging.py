@@ -1,0 +1,77 @@
+"""What ``%files`` copies in, with modes that do not tell of the umask of whoever made the files."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from valska.external_tools.core.errors import ValskaError
+from valska.external_tools.core.images.definition import Definition
+
+_ON_HOST = re.compile(r"(?m)^\s*%(setup|pre)\b")
+_PATTERN = frozenset("*?[")
+
+
+def stage_files(definition: Definition, arguments: Mapping[str, str], directory: Path) -> Path:
+    """Copy what a definition copies in from beside it, and return where it is to be built.
+
+    Files that lie elsewhere (an absolute path, or one with ``..``) are copied from there. Where a
+    section runs on the host, in the definition's own directory, nothing is staged.
+
+    Parameters
+    ----------
+    definition
+        The definition.
+    arguments
+        Build arguments given.
+    directory
+        The directory to make.
+
+    Raises
+    ------
+    ValskaError
+        If a file cannot be copied.
+    """
+    home = definition.path.absolute().parent
+    sources = [Path(source) for source, _ in definition.pairs(arguments)]
+    if _ON_HOST.search(definition.text) or any(".." in source.parts for source in sources):
+        return home
+    try:
+        directory.mkdir()
+        for source in sources:
+            for origin in () if source.is_absolute() else _matches(home, source):
+                _copy(origin, directory / origin.relative_to(home))
+    except (OSError, shutil.Error) as error:
+        raise ValskaError(f"a file for %files cannot be copied: {error}") from error
+    return directory
+
+
+def _matches(home: Path, source: Path) -> Iterator[Path]:
+    if _PATTERN & set(os.fspath(source)) and not (home / source).exists():
+        yield from sorted(home.glob(os.fspath(source)))
+    else:
+        yield home / source
+
+
+def _copy(origin: Path, target: Path) -> None:
+    """Copy a file or a tree, links as what they lead to at the top and as links below it."""
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not origin.is_dir():
+        _copy_file(os.fspath(origin), os.fspath(target))
+        return
+    shutil.copytree(origin, target, symlinks=True, copy_function=_copy_file)
+    for path in (target, *target.rglob("*")):
+        if path.is_dir() and not path.is_symlink():
+            path.chmod(0o755)
+
+
+def _copy_file(origin: str, target: str) -> None:
+    shutil.copyfile(origin, target)
+    executable = Path(origin).stat().st_mode & stat.S_IXUSR
+    Path(target).chmod(0o755 if executable else 0o644)
