@@ -86,8 +86,8 @@ def _hypothesis(
     stats = next((pair for pair in pairs if pair[0].path.endswith(f"/{STATS}")), None)
     for mine, theirs in pairs:
         if not _is_sampler(mine):
-            covers = (theirs.path,) if theirs.path != mine.path else ()
-            yield replace(compare_file(mine, theirs, tolerances), covers=covers)
+            other = (theirs.path,) if theirs.path != mine.path else ()
+            yield replace(compare_file(mine, theirs, tolerances), covers=other)
     yield from _notes_of_ends(name, reference, new)
     if stats is not None:
         covers = {*_judged_by(stats, folders[0], name, reference)}

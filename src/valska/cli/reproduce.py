@@ -1,0 +1,182 @@
+"""``valska reproduce``: make a bundle again, run it, and compare it with what it was."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import click
+
+from valska.cli.options import dry_run_option, json_option, parse_directives, slurm_option
+from valska.cli.output import note, plain, result, result_json, table
+from valska.cli.progress import Progress
+from valska.cli.state import state
+from valska.cli.tolerances import take_tolerances, tolerance_options
+from valska.cli.verdicts import print_comparison, require_same
+from valska.external_tools.core.comparison.document import to_json
+from valska.external_tools.core.comparison.verdict import Tolerances
+from valska.external_tools.core.config import resolve
+from valska.external_tools.core.errors import UsageError
+from valska.external_tools.core.reproduction import running
+from valska.external_tools.core.reproduction.reference import open_reference
+from valska.external_tools.core.reproduction.replay import Parent
+from valska.external_tools.core.run_directory import refuse_inside
+from valska.external_tools.core.submission.preparation import scheduler_of
+
+_SUFFIXES = (".zst", ".tar")
+_APPENDED = "-reproduction"
+
+
+@click.command("reproduce")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help=f"Directory for the new bundle and the comparison.  [./NAME{_APPENDED}]",
+)
+@click.option(
+    "--scheduler",
+    type=click.Choice(["slurm", "local"]),
+    help="Where to run it.  [slurm where sbatch is, else local]",
+)
+@click.option(
+    "--wait/--no-wait",
+    "waits",
+    default=True,
+    help="Wait for the run and compare; without, the same command later goes on.  [wait]",
+)
+@tolerance_options
+@click.option(
+    "--image",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="PATH",
+    help="Where the image is; another one than the bundle's is taken, and told.",
+)
+@click.option(
+    "--ranks",
+    multiple=True,
+    metavar="[STAGE=]N",
+    help="Run with another number of MPI ranks. Repeatable.",
+)
+@slurm_option
+@dry_run_option
+@json_option
+def command(
+    path: Path,
+    output: Path | None,
+    scheduler: str | None,
+    waits: bool,
+    image: Path | None,
+    ranks: tuple[str, ...],
+    directives: tuple[str, ...],
+    dry_run: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Make the bundle at PATH again, run it, and say whether it gives the same answer.
+
+    PATH is a bundle, a point of a sweep, or an archive. The new bundle, comparison.json and
+    comparison.md are in DIR. The verdict is printed last: identical (the same bytes), equivalent
+    (the same science, within the tolerances), different or incomplete. The exit code is 0 for the
+    first two, else 5. The same command again goes on where it was interrupted.
+    """
+    tolerances = take_tolerances(options)
+    parse_directives(directives)
+    place = running.Reproduction(output or _place(path))
+    refuse_inside(place.path)
+    parent = open_reference(path, place.reference)
+    running.require_outputs(parent)
+    settings = resolve(parent.manifest.tool, flags={"scheduler": scheduler}, path=state().config)
+    wish = running.Wish(
+        parent=parent,
+        place=place,
+        settings=settings,
+        scheduler=scheduler_of(settings),
+        image=image,
+        ranks=_ranks(parent, ranks),
+        extra=directives,
+    )
+    if dry_run:
+        _rehearse(wish, as_json)
+        return
+    made = running.make(wish)
+    note(f"The new bundle: {made.bundle.bundle.path}")
+    running.run(wish, made)
+    if not waits:
+        _leave(wish, made, as_json)
+        return
+    _conclude(wish, made, tolerances, as_json)
+
+
+def _place(path: Path) -> Path:
+    name = path.absolute().name
+    for suffix in _SUFFIXES:
+        name = name.removesuffix(suffix)
+    return Path(f"{name}{_APPENDED}")
+
+
+def _ranks(parent: Parent, given: tuple[str, ...]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for text in given:
+        stage, _, number = text.rpartition("=")
+        if not number.isdecimal() or int(number) < 1:
+            raise UsageError(f"--ranks {text!r} is not of the form [STAGE=]N", "Write --ranks 2.")
+        names = [stage] if stage else [one.name for one in parent.manifest.stages]
+        found |= {parent.manifest.stage(name).name: int(number) for name in names}
+    return found
+
+
+def _rehearse(wish: running.Wish, as_json: bool) -> None:
+    image = running.image_of(wish)
+    rows = [
+        ("bundle", str(wish.place.bundle.path)),
+        ("parent", f"{wish.parent.bundle.path} ({wish.parent.manifest.bundle_id[:12]})"),
+        ("scheduler", wish.scheduler.name),
+        *([("image", f"{image.image.path} ({image.how})")] if image else []),
+        *(("stage", f"{one.name}: {shlex.join(one.argv)}") for one in wish.parent.manifest.stages),
+    ]
+    if as_json:
+        result_json(
+            {
+                "dry_run": True,
+                "bundle": wish.place.bundle.path,
+                "parent": wish.parent.manifest.bundle_id,
+                "scheduler": wish.scheduler.name,
+                "image": image.image.path if image else None,
+                "stages": [one.name for one in wish.parent.manifest.stages],
+            }
+        )
+        return
+    result(table([(name, plain(text)) for name, text in rows]))
+    note("Nothing was made.")
+
+
+def _leave(wish: running.Wish, made: running.Made, as_json: bool) -> None:
+    if as_json:
+        bundle = made.bundle
+        result_json({"bundle": bundle.bundle.path, "bundle_id": bundle.manifest.bundle_id,
+                     "parent": bundle.manifest.parent, "verdict": None})  # fmt: skip
+        return
+    result(str(made.bundle.bundle.path))
+    note("It runs. The same command without --no-wait waits for it and compares.")
+
+
+def _conclude(
+    wish: running.Wish, made: running.Made, tolerances: Tolerances, as_json: bool
+) -> None:
+    progress = Progress(made.bundle.bundle)
+    try:
+        status = running.follow(wish, made, progress.tell, progress.sleep)
+    except KeyboardInterrupt:
+        note("The jobs go on. The same command again waits for them and compares.")
+        raise
+    found = running.conclude(wish.place, wish.parent, made, status, tolerances)
+    if as_json:
+        result_json(to_json(found))
+    else:
+        note(f"Written: {wish.place.document} and {wish.place.page}")
+        print_comparison(found)
+    require_same(found, wish.place.page)

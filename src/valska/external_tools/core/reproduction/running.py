@@ -1,0 +1,257 @@
+"""From a sealed bundle to a verdict: make it again, run it, compare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from valska.external_tools.core.comparison.document import FILE_NAME as DOCUMENT
+from valska.external_tools.core.comparison.document import to_json
+from valska.external_tools.core.comparison.page import FILE_NAME as PAGE
+from valska.external_tools.core.comparison.page import render_page
+from valska.external_tools.core.comparison.runs import Comparison, compare_runs
+from valska.external_tools.core.comparison.verdict import Tolerances
+from valska.external_tools.core.comparison.written import COMPLETED, read_written
+from valska.external_tools.core.conda import CondaEnvironment, read_environment
+from valska.external_tools.core.config import Settings
+from valska.external_tools.core.errors import PrerequisiteError
+from valska.external_tools.core.jobs import Submission, submit
+from valska.external_tools.core.manifest import read_manifest
+from valska.external_tools.core.reproduction.images import Found, Source, find_image
+from valska.external_tools.core.reproduction.replay import Parent, recreate
+from valska.external_tools.core.run_directory import Bundle, TakenError, ensure_run_dir, is_bundle
+from valska.external_tools.core.runner import RunnerKind
+from valska.external_tools.core.scheduler import Scheduler
+from valska.external_tools.core.site import Site, write_site_env
+from valska.external_tools.core.site_settings import site_of
+from valska.external_tools.core.status import RunStatus, StageState, wait
+from valska.external_tools.core.submission.preparation import prepare
+from valska.external_tools.core.utils import write_atomic, write_json_atomic
+
+
+@dataclass(frozen=True, slots=True)
+class Reproduction:
+    """The files of a reproduction by name.
+
+    Parameters
+    ----------
+    path
+        Its directory.
+    """
+
+    path: Path
+
+    @property
+    def bundle(self) -> Bundle:
+        """The new bundle."""
+        return Bundle(self.path / "bundle")
+
+    @property
+    def reference(self) -> Path:
+        """Where an archive was unpacked."""
+        return self.path / "reference"
+
+    @property
+    def document(self) -> Path:
+        """The comparison, for programs."""
+        return self.path / DOCUMENT
+
+    @property
+    def page(self) -> Path:
+        """The comparison, for a person."""
+        return self.path / PAGE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What is asked of a reproduction.
+
+    Parameters
+    ----------
+    parent
+        What to reproduce.
+    place
+        Where to.
+    settings
+        What holds here for its tool.
+    scheduler
+        Where to run it.
+    image
+        The image that the user names.
+    ranks
+        Stage to another number of MPI ranks than the parent's.
+    extra
+        Options of sbatch for all stages.
+    sources
+        Further ways to an image, see `find_image`.
+    """
+
+    parent: Parent
+    place: Reproduction
+    settings: Settings
+    scheduler: Scheduler
+    image: Path | None = None
+    ranks: Mapping[str, int] | None = None
+    extra: Sequence[str] = ()
+    sources: tuple[Source, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A bundle that reproduces another, and where its image was found; None without one."""
+
+    bundle: Parent
+    image: Found | None
+
+
+def require_outputs(parent: Parent) -> None:
+    """Refuse a reference that has nothing to compare with.
+
+    Raises
+    ------
+    PrerequisiteError
+        If none of its stages has completed.
+    """
+    states = read_written(parent.bundle, parent.manifest).states
+    if COMPLETED not in states.values():
+        told = ", ".join(f"{name} is {state}" for name, state in states.items())
+        raise PrerequisiteError(
+            f"{parent.bundle.path} has no outputs to compare with: {told}",
+            "Run it first: `valska submit`.",
+        )
+
+
+def make(wish: Wish) -> Made:
+    """Make the new bundle, or take the one that an earlier call has made.
+
+    Raises
+    ------
+    TakenError
+        If something else lies there.
+    PrerequisiteError
+        If there is no image or environment.
+    ValskaError
+        If it cannot be made.
+    """
+    there = _earlier(wish)
+    if there is not None:
+        return Made(there, None)
+    found = image_of(wish)
+    site = site_of(wish.settings, RunnerKind(wish.parent.manifest.runner))
+    ensure_run_dir(wish.place.path, exist_ok=True)
+    made = recreate(
+        wish.parent,
+        wish.place.bundle.path,
+        site=site,
+        image=found.image if found else None,
+        environment=_environment(site),
+        ranks=wish.ranks,
+    )
+    return Made(made, found)
+
+
+def image_of(wish: Wish) -> Found | None:
+    """Return the image to run with; None for another runner.
+
+    Raises
+    ------
+    PrerequisiteError
+        If none is found.
+    """
+    if RunnerKind(wish.parent.manifest.runner) is not RunnerKind.CONTAINER:
+        return None
+    return find_image(wish.parent, wish.settings, wish.image, wish.sources)
+
+
+def run(wish: Wish, made: Made) -> Submission:
+    """Send what has neither completed nor waits or runs.
+
+    Raises
+    ------
+    ValskaError
+        If a sealed file or the image is not as it was, or the scheduler takes no job.
+    """
+    bundle, manifest = made.bundle.bundle, made.bundle.manifest
+    named = str(wish.image) if wish.image else None
+    if named is None and made.image is not None:
+        named = str(made.image.image.path)
+    prepared = prepare(bundle, manifest, wish.settings, wish.scheduler, named)
+    return submit(
+        bundle,
+        manifest,
+        wish.scheduler,
+        seal=prepared.seal,
+        resume=bundle.jobs.is_file(),
+        extra=wish.extra,
+        ready=lambda: write_site_env(bundle.site_env, prepared.site),
+    )
+
+
+def follow(
+    wish: Wish,
+    made: Made,
+    on_change: Callable[[RunStatus], None],
+    sleep: Callable[[float], None],
+) -> RunStatus:
+    """Wait until no stage of the new bundle waits or runs."""
+    return wait(
+        made.bundle.bundle,
+        made.bundle.manifest,
+        wish.scheduler,
+        on_change=on_change,
+        sleep=sleep,
+        longest_poll=2.0 if wish.scheduler.name == "local" else 30.0,
+    )
+
+
+def conclude(
+    place: Reproduction,
+    parent: Parent,
+    made: Made,
+    status: RunStatus,
+    tolerances: Tolerances,
+) -> Comparison:
+    """Compare the new run with its parent, and write down what was found.
+
+    Raises
+    ------
+    ValskaError
+        If one of them cannot be read, or the files cannot be written.
+    """
+    found = compare_runs(
+        parent.bundle, made.bundle.bundle, tolerances, reasons=dict(_reasons(status))
+    )
+    if made.image is not None:
+        found = replace(found, notes=(*found.notes, f"the image was {made.image.how}"))
+    write_comparison(found, place.document, place.page)
+    return found
+
+
+def write_comparison(comparison: Comparison, document: Path, page: Path) -> None:
+    """Write ``comparison.json`` and the page."""
+    write_json_atomic(document, to_json(comparison))
+    write_atomic(page, render_page(comparison).encode())
+
+
+def _reasons(status: RunStatus) -> list[tuple[str, str]]:
+    bad = [one for one in status.stages if one.state is not StageState.COMPLETED]
+    return [(one.stage, one.reason or one.state.value) for one in bad]
+
+
+def _earlier(wish: Wish) -> Parent | None:
+    """Return the bundle that an earlier call has made there; None if there is none."""
+    bundle = wish.place.bundle
+    if not is_bundle(bundle.path):
+        return None
+    manifest = read_manifest(bundle)
+    if manifest.parent != wish.parent.manifest.bundle_id:
+        raise TakenError(
+            f"{bundle.path} is there, and does not reproduce {wish.parent.bundle.path}",
+            "Choose another directory with -o DIR.",
+        )
+    return Parent(bundle, manifest)
+
+
+def _environment(site: Site) -> CondaEnvironment | None:
+    return read_environment(site.conda) if site.conda else None
