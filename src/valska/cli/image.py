@@ -8,6 +8,12 @@ from valska.cli.lazy import LazyGroup
 
 _IMAGE_VERBS = {
     "list": "List the images in the store.",
+    "show": "Print what an image is made of, and who uses it.",
+    "verify": "Check images against their digests and records, and their signatures.",
+    "export": "Copy images, with all that is known of them, out of the store.",
+    "import": "Take images from elsewhere into the store.",
+    "sign": "Sign an image; the signed one is an image of its own.",
+    "gc": "Clear away images that nothing uses.",
     "diff": "Say how two images differ, by package and by file.",
     "push": "Push an image to a container registry.",
 }

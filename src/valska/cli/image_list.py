@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from valska.cli.options import json_option
 from valska.cli.output import note, plain, result, result_json, table
 from valska.external_tools.core.images.record import ImageRecord
 from valska.external_tools.core.images.store import ImageStore
+from valska.external_tools.core.images.store.uses import read_uses
+
+_HEADER = ("image", "name", "made", "bundles", "size")
 
 
 @click.command("list")
@@ -21,33 +25,44 @@ from valska.external_tools.core.images.store import ImageStore
 def command(name: str | None, images: Path | None, as_json: bool) -> None:
     """List the images in the store, the newest first.
 
-    With NAME only those of the definition of that name.
+    With NAME only those of the definition of that name. The column "bundles" counts the bundles
+    and sweeps that were made with an image on this store and still lie where they were made.
     """
     store, _ = open_store(images)
     found = [record for record in store.list() if name in (None, record.name)]
+    bundles = _bundles(store)
     if as_json:
-        result_json([_as_json(store, record) for record in found])
+        result_json([_as_json(store, record, bundles[record.sha256]) for record in found])
     elif found:
-        result(table([_row(record) for record in found], ("image", "name", "made", "size")))
+        result(table([_row(record, bundles[record.sha256]) for record in found], _HEADER))
     else:
         note(f"There is no such image in {plain(store.root)}.")
 
 
-def _row(record: ImageRecord) -> tuple[str, ...]:
+def _bundles(store: ImageStore) -> Counter[str]:
+    places = {(use.sha256, use.path) for use in read_uses(store)}
+    return Counter(sha256 for sha256, path in places if path.exists())
+
+
+def _row(record: ImageRecord, bundles: int) -> tuple[str, ...]:
     return (
         record.sha256[:12],
         plain(record.name),
-        f"{record.created_utc[:10]} {record.origin}",
+        f"{record.created_utc[:10]} {'signed' if record.signature else record.origin}",
+        str(bundles),
         size_text(record.size),
     )
 
 
-def _as_json(store: ImageStore, record: ImageRecord) -> dict[str, Any]:
+def _as_json(store: ImageStore, record: ImageRecord, bundles: int) -> dict[str, Any]:
     return {
         "sha256": record.sha256,
         "name": record.name,
         "size": record.size,
         "created_utc": record.created_utc,
         "origin": record.origin,
+        "signature": record.signature,
+        "source": record.source,
+        "bundles": bundles,
         "path": store.sif(record.sha256),
     }

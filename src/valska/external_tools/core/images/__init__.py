@@ -6,15 +6,15 @@ import logging
 import os
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from valska.external_tools.core.bundling import BundledImage
-from valska.external_tools.core.errors import PrerequisiteError, ValskaError
+from valska.external_tools.core.errors import PrerequisiteError
 from valska.external_tools.core.images import apptainer as programs
 from valska.external_tools.core.images.definition import SUFFIX, shipped_definitions
-from valska.external_tools.core.images.record import ImageRecord, read_record
+from valska.external_tools.core.images.record import ImageRecord
 from valska.external_tools.core.images.store import ImageStore
+from valska.external_tools.core.images.store.beside import files_beside, record_beside
 from valska.external_tools.core.images.store.receipt import digest_image
 from valska.external_tools.core.process import Run, run
 from valska.external_tools.core.utils import sha256_bytes, sha256_file, utc_now_iso
@@ -117,9 +117,31 @@ def adopt(
     known = store.find(sha256)
     if known:
         return _image(path, known[0], store.files(known[0]))
-    beside = _record_beside(path, sha256)
-    if beside is not None:
-        return _image(path, beside, ImageStore(path.parent.parent).files(beside))
+    return _image(path, *describe(path, sha256, apptainer=apptainer, run=run))
+
+
+def describe(
+    path: Path, sha256: str, *, apptainer: str = "apptainer", run: Run = run
+) -> tuple[ImageRecord, dict[str, bytes]]:
+    """Return the record of an image outside of the store, and name and content of its files.
+
+    Parameters
+    ----------
+    path, sha256
+        The image and its digest.
+    apptainer
+        Asked about an image that has no record of this digest beside it.
+    run
+        Runs programs.
+
+    Raises
+    ------
+    PrerequisiteError
+        If it is not an image, or is cut off.
+    """
+    record = record_beside(path, sha256)
+    if record is not None:
+        return record, files_beside(path, record)
     return _unknown(path, sha256, apptainer, run)
 
 
@@ -171,15 +193,9 @@ def _image(path: Path, record: ImageRecord, sources: Mapping[str, bytes]) -> Bun
     return BundledImage(path, record.sha256, record.size, record.facts, files)
 
 
-def _record_beside(path: Path, sha256: str) -> ImageRecord | None:
-    with suppress(ValskaError):
-        record = read_record(path.with_suffix(".json"))
-        if record.sha256 == sha256:
-            return record
-    return None
-
-
-def _unknown(path: Path, sha256: str, apptainer: str, run: Run) -> BundledImage:
+def _unknown(
+    path: Path, sha256: str, apptainer: str, run: Run
+) -> tuple[ImageRecord, dict[str, bytes]]:
     attributes = programs.inspect(apptainer, path, run=run)
     text = str(attributes.get("deffile") or "").encode()
     name = re.sub(r"[^A-Za-z0-9._+=-]", "_", path.stem).lstrip("._+=-") or "image"
@@ -197,4 +213,4 @@ def _unknown(path: Path, sha256: str, apptainer: str, run: Run) -> BundledImage:
         labels=programs.own_labels(attributes),
     )
     log.info("%s was not built by valska: its record says what it tells of itself", os.fspath(path))
-    return _image(path, record, {definition["name"]: text} if definition else {})
+    return record, {definition["name"]: text} if definition else {}

@@ -1,0 +1,96 @@
+"""``valska image verify``: images against their digests, records and signatures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from valska.cli.image_options import images_option, open_store
+from valska.cli.options import json_option
+from valska.cli.output import note, plain, result, result_json, table
+from valska.external_tools.core.errors import UsageError, VerificationError
+from valska.external_tools.core.images import find_record
+from valska.external_tools.core.images.store import ImageStore
+from valska.external_tools.core.images.store.signing import require_signer, signers
+from valska.external_tools.core.images.store.verification import Verified, verify_image
+
+
+@click.command("verify")
+@click.argument("image", nargs=-1, metavar="[IMAGE]...")
+@click.option("--signature", is_flag=True, help="Check the signatures as well.")
+@click.option("--signer", metavar="FINGERPRINT", help="Require the signature of this key.")
+@images_option
+@json_option
+def command(
+    image: tuple[str, ...],
+    signature: bool,
+    signer: str | None,
+    images: Path | None,
+    as_json: bool,
+) -> None:
+    """Read every IMAGE again, and check it and what lies beside it against its record.
+
+    Without IMAGE: all in the store. Signatures are checked with the keys in Apptainer's keyring
+    alone. The exit code is 5 if something does not hold.
+    """
+    store, settings = open_store(images)
+    if signer is not None and not image:
+        raise UsageError("--signer is for certain images", "Name them.")
+    records = [store.record(find_record(one, store).sha256) for one in image] or store.records()
+    found = []
+    for record in records:
+        verified = verify_image(store, record)
+        if (signature or signer is not None) and not verified.faults:
+            verified = _signature(store, verified, signer, settings.apptainer)
+        found.append(verified)
+    _print(store, found, as_json)
+
+
+def _signature(
+    store: ImageStore, verified: Verified, signer: str | None, apptainer: str
+) -> Verified:
+    """Check the signature of an image that is otherwise as it should be."""
+    sif = store.sif(verified.sha256)
+    try:
+        by = signers(sif, apptainer=apptainer)
+        if signer is not None:
+            require_signer(sif, by, signer)
+    except VerificationError as error:
+        return replace(verified, faults=(error.message,))
+    return replace(verified, signers=by)
+
+
+def _print(store: ImageStore, found: Sequence[Verified], as_json: bool) -> None:
+    bad = [one for one in found if one.faults]
+    if as_json:
+        result_json(
+            [
+                {
+                    "sha256": one.sha256,
+                    "name": one.name,
+                    "ok": not one.faults,
+                    "faults": list(one.faults),
+                    "signers": list(one.signers),
+                }
+                for one in found
+            ]
+        )
+    elif found:
+        result(table(list(_rows(found))))
+    else:
+        note(f"There is no image in {plain(store.root)}.")
+    if bad:
+        number = "1 image is" if len(bad) == 1 else f"{len(bad)} images are"
+        raise VerificationError(
+            f"{number} not as recorded: {', '.join(one.sha256[:12] for one in bad)}",
+            "Build or import them again: what is altered is replaced.",
+        )
+
+
+def _rows(found: Iterable[Verified]) -> Iterable[tuple[str, str, str]]:
+    for one in found:
+        signed = f", signed by {', '.join(one.signers)}" if one.signers else ""
+        yield one.sha256[:12], plain(one.name), plain("; ".join(one.faults) or f"ok{signed}")

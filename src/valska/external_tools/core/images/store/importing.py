@@ -1,0 +1,179 @@
+"""Images from a file into the store: a SIF, or what `valska image export` made."""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from valska.external_tools.core.errors import (
+    PrerequisiteError,
+    UsageError,
+    VerificationError,
+)
+from valska.external_tools.core.images import describe
+from valska.external_tools.core.images.record import ImageRecord
+from valska.external_tools.core.images.store.beside import require_named
+from valska.external_tools.core.images.store.copying import cannot_copy, copy_file, copy_stream
+from valska.external_tools.core.images.store.exporting import SUMS
+from valska.external_tools.core.images.store.imagestore import ImageStore
+from valska.external_tools.core.images.store.receipt import digest_image
+from valska.external_tools.core.process import Run, run
+from valska.external_tools.core.utils import sha256_file
+
+_SUFFIXES = r"\.[A-Za-z0-9._+-]{1,40}"
+_MEMBER = re.compile(rf"(?:\./)?({re.escape(SUMS)}|sha256/[0-9a-f]{{64}}(?:\.[a-z]+){{1,3}})")
+_FOLDER = re.compile(r"\.|(?:\./)?sha256/?")
+_SUM = re.compile(rf"([0-9a-f]{{64}})  (sha256/[0-9a-f]{{64}}{_SUFFIXES})")
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """An image in the store.
+
+    Parameters
+    ----------
+    record
+        Its record.
+    new
+        Whether it came now; otherwise it was there.
+    """
+
+    record: ImageRecord
+    new: bool
+
+
+def import_images(
+    path: Path, store: ImageStore, *, apptainer: str = "apptainer", run: Run = run
+) -> list[Imported]:
+    """Take images into the store; those that are there already stay as they are.
+
+    Parameters
+    ----------
+    path
+        A SIF, with or without its record beside it (``<name>.json``), or an export: a directory
+        or a tar file.
+    store
+        Where to.
+    apptainer
+        Asked about an image that has no record.
+    run
+        Runs programs.
+
+    Raises
+    ------
+    PrerequisiteError
+        If there is no such file, it cannot be read, it is not an image, or the store cannot be
+        written.
+    UsageError
+        If a tar file or a directory is not an export.
+    VerificationError
+        If an image, or what belongs to it, is altered or cut off.
+    ValskaError
+        If it cannot be copied.
+    """
+    path = path.expanduser().absolute()
+    if path.is_dir():
+        return _import_export(path, path, store, apptainer, run)
+    if _is_tar(path):
+        with store.workspace() as work:
+            _unpack(path, work)
+            return _import_export(work, path, store, apptainer, run, move=True)
+    return [_import_sif(path, store, apptainer, run)]
+
+
+def _import_sif(
+    path: Path, store: ImageStore, apptainer: str, run: Run, *, move: bool = False
+) -> Imported:
+    sha256 = digest_image(path)
+    require_named(path, sha256)
+    with store.holding(sha256, f"importing {path.name}"):
+        if known := store.find(sha256):
+            store.check(sha256)
+            return Imported(known[0], new=False)
+        record, files = describe(path, sha256, apptainer=apptainer, run=run)
+        with store.workspace() as work:
+            copy = path if move else work / "image.sif"
+            if not move and copy_file(path, copy) != sha256:
+                raise VerificationError(
+                    f"{path} was changed while it was copied", "Import it again."
+                )
+            return Imported(store.add(copy, record, files), new=True)
+
+
+def _import_export(
+    directory: Path, named: Path, store: ImageStore, apptainer: str, run: Run, *, move: bool = False
+) -> list[Imported]:
+    export = ImageStore(directory)
+    places = [export.sif(place.stem) for place in export.records()]
+    if not places or not (directory / SUMS).is_file():
+        raise UsageError(
+            f"{named} is not an export of images",
+            "Name a .sif file, or what `valska image export` made.",
+        )
+    _check_sums(directory, named)
+    return [_import_sif(place, store, apptainer, run, move=move) for place in places]
+
+
+def _check_sums(directory: Path, named: Path) -> None:
+    """Check what an export's list of digests names, but for the images: they are read anyway."""
+    for line in (directory / SUMS).read_text(errors="replace").splitlines():
+        match = _SUM.fullmatch(line)
+        if match is None:
+            raise VerificationError(f"{named}: {SUMS} has been altered", "Export it again.")
+        path = directory / match[2]
+        if not path.is_file():
+            raise VerificationError(f"{named}: {match[2]} is missing", "Export it again.")
+        if path.suffix != ".sif" and sha256_file(path) != match[1]:
+            raise VerificationError(f"{named}: {match[2]} has been altered", "Export it again.")
+
+
+def _is_tar(path: Path) -> bool:
+    try:
+        with tarfile.open(path, "r:"):
+            return True
+    except tarfile.TarError:
+        return False
+    except FileNotFoundError as error:
+        raise PrerequisiteError(
+            f"no such image: {path}", "Name a .sif file, an export, or oras://… or docker://…."
+        ) from error
+    except OSError as error:
+        raise PrerequisiteError(
+            f"cannot read the image {path}: {error.strerror}", "Check its permissions."
+        ) from error
+
+
+def _unpack(path: Path, directory: Path) -> None:
+    """Write the members of an export below a directory; no other name is taken."""
+    with _readable(path, directory), tarfile.open(path, "r:") as tar:
+        (directory / "sha256").mkdir()
+        for member in tar:
+            if member.isdir() and _FOLDER.fullmatch(member.name):
+                continue
+            match = _MEMBER.fullmatch(member.name)
+            source = tar.extractfile(member) if match and member.isreg() else None
+            if match is None or source is None:
+                raise UsageError(
+                    f"{path} is not an export of images: it holds {member.name}",
+                    "A kit is taken in by `valska load`.",
+                )
+            with (directory / match[1]).open("xb") as target:
+                copy_stream(source, target)
+
+
+@contextmanager
+def _readable(path: Path, directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except tarfile.TarError as error:
+        raise VerificationError(
+            f"{path} is cut off or altered: {error}", "Fetch it again."
+        ) from error
+    except FileExistsError as error:
+        raise UsageError(f"{path} holds one name twice", "Export it again.") from error
+    except OSError as error:
+        raise cannot_copy(path, directory / "x", error) from error

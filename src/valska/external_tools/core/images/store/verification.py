@@ -1,0 +1,60 @@
+"""Images read again, whole: whether they still have their digests, and what the records say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from valska.external_tools.core.errors import ValskaError
+from valska.external_tools.core.images.store.beside import faults_beside
+from valska.external_tools.core.images.store.imagestore import ImageStore
+from valska.external_tools.core.images.store.receipt import require_digest
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What was found of an image.
+
+    Parameters
+    ----------
+    sha256
+        The image.
+    name
+        Of its definition; empty where the record cannot be read.
+    faults
+        What is wrong with it.
+    signers
+        Fingerprints of the keys whose signatures hold, where they were checked.
+    """
+
+    sha256: str
+    name: str
+    faults: tuple[str, ...] = ()
+    signers: tuple[str, ...] = ()
+
+
+def verify_image(store: ImageStore, record: Path) -> Verified:
+    """Read an image and all that belongs to it.
+
+    Parameters
+    ----------
+    store
+        Where it is.
+    record
+        Place of its record.
+    """
+    sha256, name = record.stem, ""
+    faults: list[str] = []
+    try:
+        found = store.read(record)
+        name = found.name
+        if store.sif(sha256).stat().st_size != found.size:
+            faults.append(f"its size is not that of its record, {found.size} bytes")
+        faults += faults_beside(store.sif(sha256), found)
+    except ValskaError as error:
+        faults.append(f"its record is not usable: {error.message}")
+    try:
+        require_digest(store.sif(sha256), store.receipt(sha256), sha256)
+    except ValskaError as error:
+        faults.append(error.message)
+    return Verified(sha256, name, tuple(faults))
