@@ -16,6 +16,7 @@ from valska.external_tools.core.images.contents import find_contents
 from valska.external_tools.core.images.difference import (
     ADDED,
     APPTAINER,
+    BYTE_CODE,
     CHANGED,
     DATABASE,
     DIFFERENT,
@@ -23,6 +24,7 @@ from valska.external_tools.core.images.difference import (
     LOCK,
     MODE,
     OTHER,
+    PACKAGE,
     REMOVED,
     Difference,
     Owner,
@@ -37,6 +39,7 @@ _OWNERS = {
     APPTAINER: "Apptainer's own (/.singularity.d)",
     DATABASE: "lists of installed packages",
     LOCK: "the lock",
+    BYTE_CODE: "byte-code, which differs in the time of its source alone",
     OTHER: "no package",
 }
 _SHOWN_DIGITS = 12
@@ -100,11 +103,18 @@ def _files(found: Difference) -> str:
     rows = []
     for owner, changes in found.by_owner().items():
         counts = Counter(change.change for change in changes)
-        rows.append((*(str(counts[change]) for change in _CHANGES), _owner(owner)))
+        name = f"{_owner(owner)}{_same_version(owner, found)}"
+        rows.append((*(str(counts[change]) for change in _CHANGES), name))
     if not rows:
         return ""
     text = table(rows, ("added", "removed", "changed", "mode", "files of"))
     return "\n".join([text, *_unexplained(found)])
+
+
+def _same_version(owner: Owner, found: Difference) -> str:
+    """Return what marks a package whose files differ although its version does not."""
+    told = {change[:3] for change in found.packages}
+    return ", of one version" if owner.kind == PACKAGE and owner[1:] not in told else ""
 
 
 def _unexplained(found: Difference) -> Iterator[str]:

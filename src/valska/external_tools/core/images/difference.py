@@ -18,11 +18,15 @@ from valska.external_tools.core.images.packages import (
     prefix_of,
 )
 from valska.external_tools.core.images.packages.ownership import Key, guess_owner, source_of
-from valska.external_tools.core.images.tree import DIRECTORY
+from valska.external_tools.core.images.tree import DIRECTORY, Tree
 
 IDENTICAL, SAME_FILES, DIFFERENT = "identical", "same files", "different"
 ADDED, REMOVED, CHANGED, MODE = "added", "removed", "changed", "mode changed"
 PACKAGE, APPTAINER, DATABASE, LOCK, OTHER = "package", "apptainer", "database", "lock", "other"
+BYTE_CODE = "byte-code"
+
+_BYTE_CODE_HEAD = 16
+"""Bytes: a mark, flags, and the time and size of the source."""
 
 _APPTAINER = re.compile(
     rb"\.singularity\.d(?:/.*)?|\.(?:exec|run|shell|test)|environment|singularity"
@@ -41,7 +45,8 @@ class Owner(NamedTuple):
     ----------
     kind
         `PACKAGE`; `APPTAINER`, for what it puts into every image; `DATABASE`, of a package
-        manager; `LOCK`, a copy of the hashed requirements; or `OTHER`.
+        manager; `LOCK`, a copy of the hashed requirements; `BYTE_CODE` that says another time of
+        its source and is the same otherwise; or `OTHER`.
     ecosystem, place, name
         Of the package.
     """
@@ -123,7 +128,7 @@ class Difference:
         found: dict[Owner, list[FileChange]] = {}
         for change in self.files or ():
             found.setdefault(change.owner, []).append(change)
-        order = (PACKAGE, LOCK, OTHER, DATABASE, APPTAINER)
+        order = (PACKAGE, LOCK, OTHER, BYTE_CODE, DATABASE, APPTAINER)
         return dict(sorted(found.items(), key=lambda pair: (order.index(pair[0].kind), pair[0])))
 
     def to_json(self) -> dict[str, Any]:
@@ -291,9 +296,18 @@ def _owned(
     for path, change, old, new in changes:
         if locks & {entry.detail for entry in (old, new) if entry}:
             owner = Owner(LOCK)
+        elif change == CHANGED and _is_same_code(path, a.tree, b.tree):
+            owner = Owner(BYTE_CODE)
         else:
             owner = _owner(path, old, new, a, b, names)
         yield FileChange(path, change, old, new, owner)
+
+
+def _is_same_code(path: bytes, a: Tree | None, b: Tree | None) -> bool:
+    """Return whether two files are byte-code that differs in its head alone."""
+    if a is None or b is None or source_of(path) is None:
+        return False
+    return a.read(path)[_BYTE_CODE_HEAD:] == b.read(path)[_BYTE_CODE_HEAD:]
 
 
 def _owner(

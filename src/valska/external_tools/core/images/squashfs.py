@@ -139,11 +139,13 @@ class SquashfsTree:
         fields = _SUPER.unpack(head)
         self._block_size, self._compression = fields[3], fields[5]
         self._root, self._inodes, self._directories = fields[11], fields[15], fields[16]
-        self._fragments = fields[17]
+        self._fragments, used = fields[17], fields[12]
         if fields[9:11] != (4, 0):
             self._refuse(f"its squashfs is of version {fields[9]}.{fields[10]}")
         if self._compression not in _DECOMPRESSORS:
             self._refuse("its squashfs is compressed with neither gzip nor xz nor zstd")
+        if os.fstat(self._file).st_size < self._offset + used:
+            self._refuse("it ends too early")
 
     def _walk(self) -> Iterator[tuple[Node, _Content | None]]:
         pending = [(b"", self._root)]
@@ -274,7 +276,10 @@ class SquashfsTree:
         return data if word & _STORED_METADATA else self._decompress(data), place + 2 + size
 
     def _raw(self, place: int, size: int) -> bytes:
-        data = os.pread(self._file, size, self._offset + place)
+        try:
+            data = os.pread(self._file, size, self._offset + place)
+        except (OSError, OverflowError) as error:
+            self._refuse(str(error))
         if len(data) != size:
             self._refuse("it ends too early")
         return data
