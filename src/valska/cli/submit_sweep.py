@@ -128,8 +128,8 @@ def submit(
     settings = resolve(which.manifest.tool, flags={"scheduler": scheduler}, path=state().config)
     chosen = scheduler_of(settings)
     sweep, common = which.sweep, read_common(which.sweep)
-    require_common_intact(sweep, which.manifest, common)
     site = describe_site(sweep.bundle, common, settings, chosen, image)
+    require_common_intact(sweep, which.manifest, common, site.references)
 
     def ready() -> None:
         write_site_env(sweep.bundle.site_env, site)

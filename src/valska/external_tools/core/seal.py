@@ -86,15 +86,22 @@ def seal_of(bundle: Bundle) -> str:
     return sha256_file(bundle.sums)
 
 
-def require_intact(bundle: Bundle) -> None:
+def require_intact(bundle: Bundle, places: Mapping[str, str] | None = None) -> None:
     """Check every sealed file.
+
+    Parameters
+    ----------
+    bundle
+        The bundle.
+    places
+        See `check_outside`.
 
     Raises
     ------
     VerificationError
         Naming every file that is missing, altered, unexpected or unreadable.
     """
-    found = verify_bundle(bundle)
+    found = verify_bundle(bundle, places=places)
     if found:
         raise VerificationError(
             f"{bundle.path} is not as it was made: " + "; ".join(map(str, found)),
@@ -103,7 +110,11 @@ def require_intact(bundle: Bundle) -> None:
 
 
 def verify_bundle(
-    bundle: Bundle, fast: bool = False, *, common: bool = True
+    bundle: Bundle,
+    fast: bool = False,
+    *,
+    common: bool = True,
+    places: Mapping[str, str] | None = None,
 ) -> tuple[Finding, ...]:
     """Compare a bundle, or a point of a sweep, with its seal and its manifest.
 
@@ -116,6 +127,8 @@ def verify_bundle(
     common
         For a point: check what all points share too. Without, only that the point was sealed
         with the sweep's digests as they are.
+    places
+        See `check_outside`.
 
     Returns
     -------
@@ -139,7 +152,7 @@ def verify_bundle(
     ]
     if common:
         found += _check_common(bundle, manifest, fast)
-        found += check_outside(bundle, manifest, fast)
+        found += check_outside(bundle, manifest, fast, places)
     return tuple(sorted(found, key=lambda finding: (finding.path, finding.kind)))
 
 
@@ -260,7 +273,9 @@ def _check_files(
         return [finding for finding in pool.map(check, listed) if finding]
 
 
-def check_outside(bundle: Bundle, manifest: Manifest, fast: bool) -> Iterator[Finding]:
+def check_outside(
+    bundle: Bundle, manifest: Manifest, fast: bool, places: Mapping[str, str] | None = None
+) -> Iterator[Finding]:
     """Compare referenced inputs and borrowed directories, where they are now, with a manifest.
 
     Parameters
@@ -271,8 +286,11 @@ def check_outside(bundle: Bundle, manifest: Manifest, fast: bool) -> Iterator[Fi
         What they should be.
     fast
         Compare presence and sizes only, not content.
+    places
+        Place in the bundle to where it is now; as ``site.env`` says, if not given.
     """
-    places = reference_places(bundle.site_env, manifest.outside())
+    if places is None:
+        places = reference_places(bundle.site_env, manifest.outside())
     for entry in manifest.inputs:
         if entry.mode == "reference":
             source = places[entry.path]

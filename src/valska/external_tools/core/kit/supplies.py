@@ -10,10 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from valska.external_tools.core.errors import ValskaError, VerificationError
-from valska.external_tools.core.images.registry import archive
-from valska.external_tools.core.images.registry.client import this_platform
 from valska.external_tools.core.images.store import ImageStore, receipt_line
-from valska.external_tools.core.kit.tarring import list_members
 from valska.external_tools.core.utils import fsync_directory, sha256_file, write_atomic
 
 SHORT = 12
@@ -66,6 +63,8 @@ class Supplies:
         VerificationError
             If it is not the base of this digest and platform.
         """
+        from valska.external_tools.core.images.registry.client import this_platform
+
         path = self.base_place(digest)
         if not path.is_file():
             return None
@@ -117,6 +116,9 @@ def check_base(path: Path, digest: str, platform: str) -> None:
     VerificationError
         If it is not.
     """
+    from valska.external_tools.core.images.registry import archive
+    from valska.external_tools.core.kit.tarring import list_members
+
     for member in list_members(path, directories=True):
         if not _IN_BASE.fullmatch(member.name):
             raise VerificationError(f"{path} holds {member.name!r}, which no base does")

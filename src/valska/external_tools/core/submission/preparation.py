@@ -16,15 +16,19 @@ from valska.external_tools.core.errors import (
 )
 from valska.external_tools.core.images import digest_image
 from valska.external_tools.core.images.store import ImageStore, receipt_line
+from valska.external_tools.core.kit.supplies import Supplies
 from valska.external_tools.core.manifest import Manifest
 from valska.external_tools.core.run_directory import Bundle
 from valska.external_tools.core.runner import RunnerKind
 from valska.external_tools.core.scheduler import Scheduler, choose_scheduler
 from valska.external_tools.core.seal import require_intact, seal_of
-from valska.external_tools.core.site import Site, reference_places
+from valska.external_tools.core.site import Site
 from valska.external_tools.core.site_settings import site_of
 from valska.external_tools.core.slurm import Slurm
+from valska.external_tools.core.submission.outside import find_outside
 from valska.external_tools.core.utils import write_atomic
+
+_NOWHERE = Path()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +87,14 @@ def prepare(
     VerificationError
         If a sealed file, or the image, is not what the manifest says.
     PrerequisiteError
-        If the image is not here, or the stages run on this machine and it has no Apptainer.
+        If the image or a referenced input is not here (all that is missing is named), or the
+        stages run on this machine and it has no Apptainer.
     ConfigError
         If the conda runner has no environment here.
     """
-    require_intact(bundle)
-    return Prepared(seal_of(bundle), describe_site(bundle, manifest, settings, scheduler, image))
+    site = describe_site(bundle, manifest, settings, scheduler, image)
+    require_intact(bundle, site.references)
+    return Prepared(seal_of(bundle), site)
 
 
 def describe_site(
@@ -105,11 +111,14 @@ def describe_site(
     runner = RunnerKind(manifest.runner)
     if runner is RunnerKind.CONTAINER and scheduler.name == "local":
         _require_apptainer(settings)
-    return replace(
-        site_of(settings, runner),
-        image=_image(bundle, manifest, settings, image) if runner is RunnerKind.CONTAINER else None,
-        references=reference_places(bundle.site_env, manifest.outside()),
-    )
+    outside = find_outside(bundle.site_env, manifest, Supplies(settings.images))
+    place = _image(bundle, manifest, settings, image) if runner is RunnerKind.CONTAINER else None
+    missing = [_no_image(manifest, settings)] if place == _NOWHERE else []
+    if missing or outside.missing:
+        raise _lacking(bundle, [*missing, *outside.missing], image=bool(missing))
+    if place is not None and not _is_embedded(manifest, image):
+        _check(place, _wanted(manifest))
+    return replace(site_of(settings, runner), image=place, references=outside.places)
 
 
 def write_receipt(bundle: Bundle, manifest: Manifest, image: Path | None) -> None:
@@ -146,24 +155,47 @@ def _require_apptainer(settings: Settings) -> None:
 
 
 def _image(bundle: Bundle, manifest: Manifest, settings: Settings, image: str | None) -> Path:
-    facts = manifest.image or {}
-    wanted, embedded = str(facts.get("sha256", "")), facts.get("embedded")
+    """Return where the image is: as named, in the bundle, in the store, where it was, nowhere."""
     if image is not None:
-        return _checked(Path(image).absolute(), wanted)
-    if embedded:
-        return bundle.path / str(embedded)
-    candidates = [ImageStore(settings.images).sif(wanted), site_image(bundle.site_env)]
-    found = next((path for path in candidates if path is not None and path.is_file()), None)
-    if found is None:
-        definition = next(iter(sorted(bundle.containers.glob("*.def"))), "its definition")
-        raise PrerequisiteError(
-            f"the image {wanted[:12]} is neither in the store {settings.images} nor where it was",
-            f"Name it with --image PATH, or build it: valska build {definition}",
-        )
-    return _checked(found, wanted)
+        return Path(image).absolute()
+    if _is_embedded(manifest, image):
+        return bundle.path / str((manifest.image or {})["embedded"])
+    stored = ImageStore(settings.images).sif(_wanted(manifest))
+    candidates = [stored, site_image(bundle.site_env)]
+    return next((path for path in candidates if path is not None and path.is_file()), _NOWHERE)
 
 
-def _checked(path: Path, wanted: str) -> Path:
+def _is_embedded(manifest: Manifest, image: str | None) -> bool:
+    return image is None and bool((manifest.image or {}).get("embedded"))
+
+
+def _wanted(manifest: Manifest) -> str:
+    return str((manifest.image or {}).get("sha256", ""))
+
+
+def _no_image(manifest: Manifest, settings: Settings) -> str:
+    return (
+        f"the image {_wanted(manifest)[:12]} is neither in the store {settings.images} "
+        "nor where it was"
+    )
+
+
+def _lacking(bundle: Bundle, missing: list[str], *, image: bool) -> PrerequisiteError:
+    """Return the error that names all that is not here, with what brings it."""
+    name = shlex.quote(bundle.path.name)
+    bring = (
+        f"Where it was made: valska fetch {name} --for run -o kit.tar. Then, here: "
+        "valska load kit.tar"
+    )
+    if len(missing) > image:
+        text = "; ".join(missing if image else ["not here: " + missing[0], *missing[1:]])
+        return PrerequisiteError(text, bring)
+    definition = next(iter(sorted(bundle.containers.glob("*.def"))), "its definition")
+    build = f"Name it with --image PATH, or build it: valska build {definition}"
+    return PrerequisiteError(missing[0], f"{build}. {bring}")
+
+
+def _check(path: Path, wanted: str) -> None:
     digest = digest_image(path)
     if digest != wanted:
         raise VerificationError(
@@ -171,7 +203,6 @@ def _checked(path: Path, wanted: str) -> Path:
             f"not {wanted[:12]}…",
             "Name the right one with --image PATH, or bundle again with this one.",
         )
-    return path
 
 
 def site_image(site_env: Path) -> Path | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,15 +25,27 @@ from valska.external_tools.core.utils import sha256_file
 _AT_ONCE = 4
 
 
-def require_common_intact(sweep: Sweep, manifest: SweepManifest, common: Manifest) -> None:
+def require_common_intact(
+    sweep: Sweep,
+    manifest: SweepManifest,
+    common: Manifest,
+    places: Mapping[str, str] | None = None,
+) -> None:
     """Check every file that all points of a sweep share, and what they reference.
+
+    Parameters
+    ----------
+    sweep, manifest, common
+        The sweep.
+    places
+        See `check_outside`.
 
     Raises
     ------
     VerificationError
         Naming every file that is missing, altered or unreadable.
     """
-    found = list(_common_findings(sweep, manifest, common))
+    found = list(_common_findings(sweep, manifest, common, places))
     if found:
         raise VerificationError(
             f"{sweep.path} is not as it was made: " + "; ".join(map(str, found)),
@@ -60,7 +72,10 @@ def altered_units(sweep: Sweep, works: Iterable[Work]) -> dict[str, str]:
 
 
 def _common_findings(
-    sweep: Sweep, manifest: SweepManifest, common: Manifest
+    sweep: Sweep,
+    manifest: SweepManifest,
+    common: Manifest,
+    places: Mapping[str, str] | None,
 ) -> Iterable[Finding | str]:
     sums = sweep.bundle.sums
     if not sums.is_file() or sha256_file(sums) != manifest.common_seal:
@@ -69,7 +84,7 @@ def _common_findings(
     found = [
         check_file(sweep.path / path, path, digest, None, False) for path, digest in listed.items()
     ]
-    return [*filter(None, found), *check_outside(sweep.bundle, common, fast=False)]
+    return [*filter(None, found), *check_outside(sweep.bundle, common, False, places)]
 
 
 def _fault(sweep: Sweep, work: Work, known: dict[str, str | None]) -> str | None:
