@@ -125,7 +125,7 @@ def test_what_is_no_squashfs_is_refused(tmp_path, content):
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(PrerequisiteError, match="cannot read .*: No such file"):
+    with pytest.raises(PrerequisiteError, match=r"cannot read .*: No such file"):
         SquashfsTree(tmp_path / "x")
 
 
