@@ -153,8 +153,11 @@ def _environment(wanted: Resolution) -> dict[str, str]:
         ("PIP_INDEX_URL", "UV_DEFAULT_INDEX"),
         ("PIP_EXTRA_INDEX_URL", "UV_INDEX"),
     ):
-        if env.get(theirs):
-            env.setdefault(ours, env[theirs])
+        if env.get(theirs) and not env.get(ours):
+            env[ours] = env[theirs]
+    # The system's certificates count, as for pip; the second name is that of older versions.
+    env.setdefault("UV_SYSTEM_CERTS", "1")
+    env.setdefault("UV_NATIVE_TLS", "1")
     bundle = find_ca_bundle(wanted.ca_bundle, wanted.environ)
     if bundle is not None:
         env["SSL_CERT_FILE"] = os.fspath(bundle)
