@@ -9,30 +9,18 @@ import sys
 import threading
 from pathlib import Path
 
+import imagestore
 import pytest
+from imagestore import DEFINITION, record_of
 
 from valska.external_tools.core.errors import PrerequisiteError, VerificationError
 from valska.external_tools.core.images import resolve_image
 from valska.external_tools.core.images.building.environment import workspace
 from valska.external_tools.core.images.definition import shipped_definitions
-from valska.external_tools.core.images.record import ImageRecord, read_record
+from valska.external_tools.core.images.record import read_record
 from valska.external_tools.core.images.store import ImageStore
 from valska.external_tools.core.schema import SchemaError, load_schema
 from valska.external_tools.core.utils import sha256_bytes, sha256_file
-
-DEFINITION = b"Bootstrap: docker\nFrom: x\n"
-
-
-def record_of(content, name="tool", **more):
-    fields = {
-        "definition": {"name": f"{name}.def", "sha256": sha256_bytes(DEFINITION)},
-        "lock": {"name": f"{name}.lock", "sha256": sha256_bytes(b"lock")},
-        "created_utc": "2026-01-02T03:04:05Z",
-        "origin": "built",
-    }
-    return ImageRecord(
-        sha256=sha256_bytes(content), size=len(content), name=name, **{**fields, **more}
-    )
 
 
 @pytest.fixture
@@ -43,11 +31,7 @@ def store(tmp_path):
 @pytest.fixture
 def put(store):
     def put(content=b"an image", name="tool", **more):
-        record = record_of(content, name, **more)
-        with store.workspace() as work:
-            (work / "image.sif").write_bytes(content)
-            files = {f"{name}.def": DEFINITION, f"{name}.lock": b"lock"}
-            return store.add(work / "image.sif", record, files)
+        return imagestore.put(store, content, name, **more)
 
     return put
 
@@ -109,6 +93,65 @@ def test_two_at_once_leave_one_whole_image(store, put):
     (record,) = store.list()
     assert sha256_file(store.sif(record.sha256)) == record.sha256
     store.check(record.sha256)
+
+
+def test_an_image_that_is_there_stays_where_it_is(store, put):
+    record = put()
+    before = store.sif(record.sha256).stat()
+    put()
+    after = store.sif(record.sha256).stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+    store.sif(record.sha256).write_bytes(b"altered")
+    put()
+    assert store.sif(record.sha256).read_bytes() == b"an image"
+
+
+def test_what_was_built_is_not_forgotten_for_what_was_found(store, put):
+    built = put(recipe_sha256="a" * 64)
+    assert put(origin="adopted", definition=None, lock=None) == built
+    assert store.get(built.sha256) == built
+    again = put(recipe_sha256="b" * 64)
+    assert store.get(built.sha256).recipe_sha256 == again.recipe_sha256 == "b" * 64
+
+
+def test_a_signed_image_is_not_what_its_recipe_makes(store, put):
+    plain = put(recipe_sha256="a" * 64)
+    signature = {"fingerprint": "A" * 40, "unsigned_sha256": plain.sha256}
+    signed = put(
+        b"signed",
+        recipe_sha256="a" * 64,
+        signature=signature,
+        created_utc="2026-05-01T00:00:00Z",
+    )
+    assert store.newest("tool") == signed
+    assert store.newest("tool", signed=False) == plain
+    assert store.newest(recipe_sha256="a" * 64) == plain
+
+
+def test_a_digest_is_found_without_reading_the_others(store, put, monkeypatch):
+    wanted = put()
+    for number in range(5):
+        other = put(str(number).encode())
+        store.record(other.sha256).write_text("not a record")
+    monkeypatch.setattr(Path, "glob", None)
+    assert resolve_image(f"sha256:{wanted.sha256}", store).sha256 == wanted.sha256
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix"),
+    [
+        ("tool.def", ".def"),
+        ("tool.v2.def", ".def"),
+        ("Singularity", ".def"),
+        ("odd.json", ".def"),
+        ("odd.sif", ".def"),
+        ("tool.lock", ".lock"),
+        ("tool.cdx.json", ".cdx.json"),
+        ("tool.files.gz", ".files.gz"),
+    ],
+)
+def test_what_is_kept_with_an_image_never_takes_the_place_of_its_record(store, name, suffix):
+    assert store.source("0" * 64, name) == store.directory / f"{'0' * 64}{suffix}"
 
 
 def test_an_unreadable_record_does_not_hide_the_others(store, put, caplog):

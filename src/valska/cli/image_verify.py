@@ -14,6 +14,7 @@ from valska.cli.output import note, plain, result, result_json, table
 from valska.external_tools.core.errors import UsageError, VerificationError
 from valska.external_tools.core.images import find_record
 from valska.external_tools.core.images.store import ImageStore
+from valska.external_tools.core.images.store.layout import DIGEST
 from valska.external_tools.core.images.store.signing import require_signer, signers
 from valska.external_tools.core.images.store.verification import Verified, verify_image
 
@@ -39,7 +40,7 @@ def command(
     store, settings = open_store(images)
     if signer is not None and not image:
         raise UsageError("--signer is for certain images", "Name them.")
-    records = [store.record(find_record(one, store).sha256) for one in image] or store.records()
+    records = [_place(one, store) for one in image] or store.records()
     found = []
     for record in records:
         verified = verify_image(store, record)
@@ -47,6 +48,14 @@ def command(
             verified = _signature(store, verified, signer, settings.apptainer)
         found.append(verified)
     _print(store, found, as_json)
+
+
+def _place(image: str, store: ImageStore) -> Path:
+    """Return the place of a record, which need not be readable where the digest is given."""
+    digest = image.removeprefix("sha256:")
+    if DIGEST.fullmatch(digest) and store.records(digest):
+        return store.record(digest)
+    return store.record(find_record(image, store).sha256)
 
 
 def _signature(
@@ -86,7 +95,8 @@ def _print(store: ImageStore, found: Sequence[Verified], as_json: bool) -> None:
         number = "1 image is" if len(bad) == 1 else f"{len(bad)} images are"
         raise VerificationError(
             f"{number} not as recorded: {', '.join(one.sha256[:12] for one in bad)}",
-            "Build or import them again: what is altered is replaced.",
+            "What is altered is replaced when it is built or imported again; "
+            "`valska image sign` signs.",
         )
 
 

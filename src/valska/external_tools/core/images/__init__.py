@@ -11,6 +11,7 @@ from pathlib import Path
 from valska.external_tools.core.bundling import BundledImage
 from valska.external_tools.core.errors import PrerequisiteError
 from valska.external_tools.core.images import apptainer as programs
+from valska.external_tools.core.images.building.sif import read_sif
 from valska.external_tools.core.images.definition import SUFFIX, shipped_definitions
 from valska.external_tools.core.images.record import ImageRecord
 from valska.external_tools.core.images.store import ImageStore
@@ -196,6 +197,7 @@ def _image(path: Path, record: ImageRecord, sources: Mapping[str, bytes]) -> Bun
 def _unknown(
     path: Path, sha256: str, apptainer: str, run: Run
 ) -> tuple[ImageRecord, dict[str, bytes]]:
+    read_sif(path)
     attributes = programs.inspect(apptainer, path, run=run)
     text = str(attributes.get("deffile") or "").encode()
     name = re.sub(r"[^A-Za-z0-9._+=-]", "_", path.stem).lstrip("._+=-") or "image"
