@@ -103,12 +103,23 @@ def test_every_kind_of_base_is_read(written, agent):
         ("Bootstrap: docker\nFrom: x\n%pots\n true\n", "%pots"),
         ("Bootstrap: docker\nFrom: x\nStage: a\n%post\n a\nBootstrap: docker\nFrom: y\n", "stage"),
         ("Bootstrap: docker\nFrom: x\n%arguments\n  nothing\n", "NAME=VALUE"),
+        ("Bootstrap: docker\nFrom: x\n%post\n  %test\n", "blanks stand before %test"),
+        ("Bootstrap: docker\nFrom: x\n%appinstall\n  true\n", "of which application"),
     ],
 )
 def test_a_definition_that_cannot_be_built_is_refused(written, text, told):
     with pytest.raises(DefinitionError, match=told) as caught:
         read_definition(written(text))
     assert caught.value.exit_code == 2
+
+
+def test_a_header_goes_on_after_a_backslash(written):
+    text = (
+        "Bootstrap: debootstrap\nInclude: a \\\n  b # c\nMirrorURL: https://x.org\n%post\n true\n"
+    )
+    definition = read_definition(written(text))
+    assert definition.header["include"] == "a b"
+    assert definition.header["mirrorurl"] == "https://x.org"
 
 
 def test_a_misspelt_section_has_a_near_miss(written):

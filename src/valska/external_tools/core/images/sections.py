@@ -48,7 +48,7 @@ class Section:
     Parameters
     ----------
     name
-        In lower case, without ``%``.
+        In lower case, without ``%``; with it where blanks stand before it, which is no name.
     rest
         What follows the name: the application, or where files come from.
     lines
@@ -87,12 +87,18 @@ def read_sections(text: str) -> tuple[Section, ...]:
 
 
 def read_header(text: str) -> tuple[Entry, ...]:
-    """Return the header of a definition's first stage, line for line."""
-    return tuple(
-        _entry(line)
-        for line in _header_lines(text)
-        if not line.is_comment and not _NAME.match(line.text)
-    )
+    """Return the header of a definition's first stage; a backslash continues a value."""
+    found: list[Entry] = []
+    for line in _header_lines(text):
+        if line.is_comment:
+            continue
+        if found and found[-1].value.endswith("\\"):
+            last = found.pop()
+            more = line.text.partition("#")[0].strip()
+            found.append(last._replace(value=last.value.removesuffix("\\") + more))
+        else:
+            found.append(_entry(line))
+    return tuple(found)
 
 
 def read_stages(text: str) -> tuple[int, ...]:
@@ -113,5 +119,7 @@ def _entry(line: Line) -> Entry:
 
 
 def _section(line: Line, lines: list[Line]) -> Section:
-    name, _, rest = line.text.lstrip().removeprefix("%").partition(" ")
+    indented = not line.text.startswith("%")
+    name, _, rest = line.text.lstrip().partition(" ")
+    name = name if indented else name.lstrip("%")
     return Section(name.lower(), rest.strip(), tuple(lines), line.number)

@@ -104,7 +104,11 @@ def _check_stages(text: str) -> Iterator[Finding]:
 
 
 def _check_name(section: Section) -> Iterator[Finding]:
-    if section.name not in SECTIONS:
+    if section.name.startswith("%"):
+        message = f"blanks stand before {section.name}, and Apptainer refuses that"
+        hint = "A section's name begins its line; nothing else may begin with %."
+        yield _error(section.line, "section", message, hint)
+    elif section.name not in SECTIONS:
         yield _error(
             section.line,
             "section",
@@ -112,6 +116,9 @@ def _check_name(section: Section) -> Iterator[Finding]:
             did_you_mean(section.name, SECTIONS)
             or "Every line that begins with % begins a section, in a here-document too.",
         )
+    elif section.name.startswith("app") and not section.rest:
+        message = f"%{section.name} does not say of which application"
+        yield _error(section.line, "section", message, f"Write %{section.name} NAME.")
 
 
 def _check_arguments(sections: tuple[Section, ...]) -> Iterator[Finding]:
