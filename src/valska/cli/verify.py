@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import click
 
 from valska.cli.options import json_option
 from valska.cli.output import note, plain, result, result_json, table
-from valska.external_tools.core.errors import VerificationError
+from valska.external_tools.core.errors import UsageError, VerificationError
 from valska.external_tools.core.manifest import read_manifest
 from valska.external_tools.core.outputs import verify_outputs
 from valska.external_tools.core.records import StageRecord
@@ -24,21 +24,38 @@ if TYPE_CHECKING:
 
 
 @click.command("verify")
-@click.argument("path", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("path", type=click.Path(path_type=Path))
 @click.option("--fast", is_flag=True, help="Compare presence and sizes only, not content.")
+@click.option(
+    "--receipt",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write what was checked, when, and the result, as JSON.",
+)
 @json_option
-def command(path: Path, fast: bool, as_json: bool) -> None:
+def command(path: Path, fast: bool, receipt: Path | None, as_json: bool) -> None:
     """Check every file of a bundle against its manifest, and the outputs against the records.
 
-    PATH is a bundle, a sweep, a point of one, or a directory with many of them. Prints one line
-    for each file that is missing, altered, unexpected or unreadable. The exit code is 0 if there
-    is none, else 5.
+    PATH is a bundle, a sweep, a point of one, a directory with many of them, or an archive, which
+    is read in one pass without unpacking it. Prints one line for each file that is missing,
+    altered, unexpected or unreadable. The exit code is 0 if there is none, else 5.
     """
+    if path.is_file():
+        checked = _archive(path, fast)
+        _write_receipt(receipt, checked, fast)
+        _show(checked, fast, as_json)
+        return
     sweep = open_sweep(path) if is_sweep(path) else sweep_of(path)
     if sweep:
-        _show(_sweep(sweep, None if is_sweep(path) else path.absolute().name, fast), fast, as_json)
+        checked = _sweep(sweep, None if is_sweep(path) else path.absolute().name, fast)
+        _write_receipt(receipt, checked, fast)
+        _show(checked, fast, as_json)
     elif is_bundle(path):
-        _show(_bundle(open_bundle(path), fast), fast, as_json)
+        checked = _bundle(open_bundle(path), fast)
+        _write_receipt(receipt, checked, fast)
+        _show(checked, fast, as_json)
+    elif receipt:
+        raise UsageError("--receipt is for one archive, bundle or sweep", "Name one of them.")
     else:
         _root(path, fast, as_json)
 
@@ -52,6 +69,48 @@ class _Checked:
     findings: tuple[Finding, ...]
     outputs: Mapping[str, int]
     said: tuple[str, ...]
+    kind: str = "bundle"
+    subject: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _archive(path: Path, fast: bool) -> _Checked:
+    from valska.cli.rate import Rate
+    from valska.external_tools.core.archive.verification import verify_archive
+
+    rate = Rate("Verifying")
+    try:
+        found = verify_archive(path, fast, progress=rate)
+    finally:
+        rate.end()
+    digest = f" (sha256 {found.sha256[:12]})" if found.sha256 else ""
+    said = [f"{path} is as it was packed{digest}: {_count(found.files, 'file')}."]
+    said += [f"{_count(n, 'output')} of {stage} as recorded." for stage, n in found.outputs.items()]
+    head = {"archive": path.absolute(), "sha256": found.sha256, "units": found.units}
+    subject: dict[str, Any] = {"sha256": found.sha256, "size": found.size}
+    if document := found.document:
+        if document.left_out or not document.outputs or None in document.references.values():
+            said.append("Not all inputs or outputs are packed: archive.json says which.")
+        subject |= {"tool": document.tool, "run_id": document.run_id, "seal": document.seal}
+        subject["bundle_id"] = document.bundle_id
+    return _Checked(path, head, found.findings, found.outputs, tuple(said), "archive", subject)
+
+
+def _write_receipt(path: Path | None, checked: _Checked, fast: bool) -> None:
+    if path is None:
+        return
+    from valska.external_tools.core.archive.verification import receipt
+    from valska.external_tools.core.utils import write_json_atomic
+
+    data = receipt(
+        kind=checked.kind,
+        name=checked.path.absolute().name,
+        subject=checked.subject,
+        fast=fast,
+        findings=checked.findings,
+        units=int(checked.head.get("units", 1)),
+        outputs=checked.outputs,
+    )
+    write_json_atomic(path, data)
 
 
 def _bundle(opened: Bundle, fast: bool) -> _Checked:
@@ -66,7 +125,8 @@ def _bundle(opened: Bundle, fast: bool) -> _Checked:
         said.append(f"{count} of {record.stage} as job {record.job_id} recorded.")
     outputs = {record.stage: len(record.outputs) for record in completed}
     head = {"bundle": opened.path, "seal": seal}
-    return _Checked(opened.path, head, findings, outputs, tuple(said))
+    subject = {"seal": seal}
+    return _Checked(opened.path, head, findings, outputs, tuple(said), "bundle", subject)
 
 
 def _sweep(sweep: Sweep, label: str | None, fast: bool) -> _Checked:
@@ -77,7 +137,8 @@ def _sweep(sweep: Sweep, label: str | None, fast: bool) -> _Checked:
     said = [f"{what} is as it was made ({_count(found.units, 'unit')})."]
     said += [f"{_count(n, 'output')} of {stage} as recorded." for stage, n in found.outputs.items()]
     head = {"sweep": sweep.path, "units": found.units}
-    return _Checked(sweep.path, head, found.findings, found.outputs, tuple(said))
+    subject = {"seal": seal_of(sweep.bundle) if sweep.bundle.sums.is_file() else ""}
+    return _Checked(sweep.path, head, found.findings, found.outputs, tuple(said), "sweep", subject)
 
 
 def _show(checked: _Checked, fast: bool, as_json: bool) -> None:
@@ -87,9 +148,13 @@ def _show(checked: _Checked, fast: bool, as_json: bool) -> None:
         for finding in checked.findings:
             result(plain(finding))
     if checked.findings:
+        packed = checked.kind == "archive"
         raise VerificationError(
-            f"{checked.path} is not as it was made: {_count(len(checked.findings), 'finding')}",
-            "Restore what is named, or make it again; what is sealed is never edited.",
+            f"{checked.path} is not as it was {'packed' if packed else 'made'}: "
+            f"{_count(len(checked.findings), 'finding')}",
+            "Get the archive again from where it comes."
+            if packed
+            else "Restore what is named, or make it again; what is sealed is never edited.",
         )
     for text in checked.said:
         note(text)

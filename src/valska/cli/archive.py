@@ -1,0 +1,164 @@
+"""``valska archive``: one file of a bundle or a sweep."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from valska.cli.image_options import images_option, open_store
+from valska.cli.options import dry_run_option, json_option
+from valska.cli.output import note, result, result_json
+from valska.cli.rate import Rate, bytes_text
+
+if TYPE_CHECKING:
+    from valska.external_tools.core.archive.people import Description
+    from valska.external_tools.core.archive.selection import Selection
+
+
+@click.command("archive")
+@click.argument("path", type=click.Path(path_type=Path, file_okay=False), metavar="BUNDLE")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="The archive.  [its run id, .tar.zst, here]",
+)
+@click.option(
+    "--with-image/--without-image",
+    "image",
+    default=None,
+    help="Pack the image, or not.  [pack it if it is in no registry]",
+)
+@click.option("--without-outputs", is_flag=True, help="Leave the outputs out.")
+@click.option(
+    "--inputs",
+    type=click.Choice(["all", "copied", "none"]),
+    default="all",
+    show_default=True,
+    help="Pack all inputs, only those in the bundle, or none.",
+)
+@click.option("--title", metavar="TEXT", help="Title of the archive.")
+@click.option(
+    "--author",
+    "authors",
+    multiple=True,
+    metavar="'NAME <ORCID>'",
+    help="Who made it; the ORCID can be left out. Repeatable.",
+)
+@click.option("--license", "license_", metavar="SPDX", help="Licence, such as CC-BY-4.0, or a URL.")
+@click.option(
+    "--citation",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="A CITATION.cff: title, authors, licence and DOI are taken from it.",
+)
+@click.option(
+    "--allow-secret",
+    "allowed",
+    multiple=True,
+    metavar="FILE:LINE",
+    help="Pack this line though it looks like a secret. Repeatable.",
+)
+@images_option
+@dry_run_option
+@json_option
+def command(
+    path: Path,
+    output: Path | None,
+    image: bool | None,
+    without_outputs: bool,
+    inputs: str,
+    title: str | None,
+    authors: tuple[str, ...],
+    license_: str | None,
+    citation: Path | None,
+    allowed: tuple[str, ...],
+    images: Path | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Pack a bundle, a sweep or a point of one into one file that can be checked and run anywhere.
+
+    The same bundle gives the same bytes. Everything is compared with its seal and the jobs'
+    records on the way; what is not as it was made is not packed. What looks like a secret stops
+    it.
+    """
+    from valska.external_tools.core.archive.document import Inputs
+    from valska.external_tools.core.archive.selection import Choice
+    from valska.external_tools.core.archive.source import ImageFinder, archive_name, select
+    from valska.external_tools.core.archive.writing import refuse_taken, write_archive
+
+    description = _description(title, authors, license_, citation)
+    store, _ = open_store(images)
+    finder = ImageFinder(path, store)
+    choice = Choice(
+        image=image, inputs=Inputs(inputs), outputs=not without_outputs, find_image=finder
+    )
+    selection = select(path, choice)
+    file = output or Path(archive_name(path, selection))
+    if dry_run:
+        refuse_taken(file)
+        _plan(selection, file, as_json)
+        return
+    rate = Rate("Packing")
+    try:
+        written = write_archive(
+            selection, file, description, allowed_secrets=allowed, progress=rate
+        )
+    finally:
+        rate.end()
+    facts: dict[str, Any] = {"archive": file.absolute(), "size": written.size}
+    facts |= {"files": written.files, "payload": written.payload}
+    if as_json:
+        result_json({**facts, "document": asdict(written.document)})
+        return
+    result(str(file.absolute()))
+    note(f"{written.files} files, {bytes_text(written.payload)}, in {bytes_text(written.size)}.")
+    _tell_absent(selection)
+
+
+def _description(
+    title: str | None, authors: tuple[str, ...], license_: str | None, citation: Path | None
+) -> Description:
+    from valska.external_tools.core.archive.people import (
+        Description,
+        check_license,
+        merged,
+        parse_author,
+        read_citation,
+    )
+
+    asked = Description(
+        title=title or "",
+        authors=tuple(map(parse_author, authors)),
+        license=check_license(license_) if license_ else None,
+    )
+    return merged(read_citation(citation), asked) if citation else asked
+
+
+def _plan(selection: Selection, file: Path, as_json: bool) -> None:
+    size = sum(member.size for member in selection.members)
+    files = sum(1 for member in selection.members if member.source or member.data is not None)
+    if as_json:
+        facts = {"archive": file.absolute(), "files": files, "payload": size, "dry_run": True}
+        result_json({**facts, "document": asdict(selection.document)})
+        return
+    result(f"Would pack {files} files, {bytes_text(size)}, into {file.absolute()}.")
+    _tell_absent(selection)
+
+
+def _tell_absent(selection: Selection) -> None:
+    document = selection.document
+    if document.image and document.image.path is None:
+        where = ", ".join(document.image.published) or "no registry that is known"
+        note(f"Without the image; it is in {where}.")
+    if not document.outputs:
+        note("Without the outputs.")
+    absent = [place for place, packed in document.references.items() if packed is None]
+    absent += [one.path for one in document.left_out if one.role == "input"]
+    if absent:
+        note(f"Without {len(absent)} inputs: {', '.join(absent[:5])}.")

@@ -1,0 +1,96 @@
+"""What an archive holds: each file's size and digest, and the small files that speak of others."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from valska.external_tools.core.archive.document import parse_json
+from valska.external_tools.core.archive.places import BUNDLE
+from valska.external_tools.core.archive.tar import Kind
+from valska.external_tools.core.errors import ValskaError, VerificationError
+from valska.external_tools.core.schema import validate
+
+
+@dataclass(slots=True)
+class Entry:
+    """An entry: what it is, bytes, SHA-256 (None if it was not read), target of a link."""
+
+    kind: Kind
+    size: int = 0
+    sha256: str | None = None
+    link: str = ""
+
+
+@dataclass(slots=True)
+class Contents:
+    """Everything in an archive, by its path below the one directory in it.
+
+    Parameters
+    ----------
+    entries
+        Path to entry.
+    documents
+        Path to content, of the files that `is_document` names.
+    """
+
+    entries: dict[str, Entry] = field(default_factory=dict)
+    documents: dict[str, bytes] = field(default_factory=dict)
+
+    def file(self, name: str) -> Entry | None:
+        """Return a file, or what a link leads to; None if there is none."""
+        entry = self.entries.get(name)
+        if entry is not None and entry.kind is Kind.LINK:
+            entry = self.entries.get(target_of(name, entry.link))
+        return entry if entry is not None and entry.kind is Kind.FILE else None
+
+    def files(self) -> Iterator[tuple[str, Entry]]:
+        """Yield every file, and for a link to a file that file."""
+        for name, entry in self.entries.items():
+            if entry.kind is not Kind.DIRECTORY and (found := self.file(name)) is not None:
+                yield name, found
+
+    def json(self, name: str, schema: str | None = None) -> dict[str, Any]:
+        """Read a document.
+
+        Raises
+        ------
+        VerificationError
+            If it is no JSON object, or does not follow its schema.
+        """
+        data = parse_json(self.documents[name])
+        if schema is not None:
+            try:
+                validate(data, schema, "it")
+            except ValskaError as error:
+                raise VerificationError(error.message) from error
+        return data
+
+    def records(self, unit: str) -> Iterator[str]:
+        """Yield the names of the records of a bundle or a unit of a sweep.
+
+        Parameters
+        ----------
+        unit
+            Its place in the archive.
+        """
+        prefix = f"{unit}/records/"
+        yield from (name for name in self.documents if name.startswith(prefix))
+
+
+def target_of(name: str, link: str) -> str:
+    """Return the path that a link leads to."""
+    return posixpath.normpath(posixpath.join(posixpath.dirname(name), link))
+
+
+def in_bundle(path: str) -> str:
+    """Return the path in the archive of a path in the bundle."""
+    return f"{BUNDLE}/{path}"
+
+
+def units_of(data: Mapping[str, Any]) -> list[str]:
+    """Return the places of all units that a sweep's manifest names."""
+    points = [f"points/{entry['label']}" for entry in data["points"]]
+    return points + [f"shared/{entry['label']}" for entry in data["shared"]]

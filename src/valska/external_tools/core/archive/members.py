@@ -1,0 +1,157 @@
+"""What goes into an archive, file by file."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from valska.external_tools.core.archive.errors import ArchiveError
+from valska.external_tools.core.archive.tar import Kind
+
+FILE_MODE = 0o644
+PROGRAM_MODE = 0o755
+DIRECTORY_MODE = 0o755
+LINK_MODE = 0o777
+
+_UNUSABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+
+
+@dataclass(slots=True)
+class Member:
+    """One entry of an archive that is to be written.
+
+    Parameters
+    ----------
+    name
+        Its path there, below the archive's one directory.
+    kind
+        File, directory or symbolic link.
+    size
+        Bytes.
+    mode
+        Permissions.
+    source
+        The file to read; None for what is made while packing.
+    data
+        The content of what is made while packing.
+    link
+        Target of a link.
+    stamp
+        Time of change (ns) and inode of `source` when it was looked at.
+    """
+
+    name: str
+    kind: Kind
+    size: int = 0
+    mode: int = FILE_MODE
+    source: str | None = None
+    data: bytes | None = None
+    link: str = ""
+    stamp: tuple[int, int] = (0, 0)
+
+
+def made(name: str, data: bytes) -> Member:
+    """Return a member whose content is known."""
+    return Member(name, Kind.FILE, len(data), data=data)
+
+
+def directory(name: str) -> Member:
+    """Return a directory."""
+    return Member(name, Kind.DIRECTORY, mode=DIRECTORY_MODE)
+
+
+def file_member(name: str, path: str) -> Member:
+    """Return a file that lies somewhere; a symbolic link to one is followed.
+
+    Raises
+    ------
+    OSError
+        If it is not there.
+    ArchiveError
+        If it is no regular file.
+    """
+    real = os.path.realpath(path)
+    return _file(name, real, Path(real).lstat())
+
+
+def walk(
+    root: str, place: str, wanted: Callable[[str], bool] = lambda path: True
+) -> Iterator[Member]:
+    """Yield everything below a directory, sorted bytewise by path.
+
+    Parameters
+    ----------
+    root
+        The directory.
+    place
+        Its name in the archive.
+    wanted
+        Says of a path relative to `root` whether it is wanted; a directory is asked for before
+        what is in it.
+
+    Raises
+    ------
+    ArchiveError
+        If a name cannot be packed, something is neither a file nor a directory nor a link within
+        `root`, or something cannot be read.
+    """
+    try:
+        yield from _below(root, place, "", wanted)
+    except OSError as error:
+        raise ArchiveError(
+            f"cannot read {error.filename}: {error.strerror}", "Check its permissions."
+        ) from error
+
+
+def _below(root: str, place: str, prefix: str, wanted: Callable[[str], bool]) -> Iterator[Member]:
+    with os.scandir(f"{root}/{prefix}") as found:
+        entries = sorted(found, key=_key)
+    for entry in entries:
+        path = prefix + entry.name
+        if not wanted(path):
+            continue
+        if _UNUSABLE.search(entry.name):
+            raise ArchiveError(
+                f"{path!r} is not usable as a name in an archive: it has control characters, or "
+                "is not UTF-8",
+                "Rename it.",
+            )
+        name = f"{place}/{path}"
+        if entry.is_symlink():
+            yield _link(root, name, path)
+        elif entry.is_dir(follow_symlinks=False):
+            yield directory(name)
+            yield from _below(root, place, f"{path}/", wanted)
+        else:
+            yield _file(name, entry.path, entry.stat(follow_symlinks=False))
+
+
+def _key(entry: os.DirEntry[str]) -> bytes:
+    return os.fsencode(entry.name)
+
+
+def _file(name: str, path: str, status: os.stat_result) -> Member:
+    if not stat.S_ISREG(status.st_mode):
+        raise ArchiveError(
+            f"{path} is neither a file nor a directory", "Only these, and links, can be packed."
+        )
+    mode = PROGRAM_MODE if status.st_mode & stat.S_IXUSR else FILE_MODE
+    stamp = (status.st_mtime_ns, status.st_ino)
+    return Member(name, Kind.FILE, status.st_size, mode, path, None, "", stamp)
+
+
+def _link(root: str, name: str, path: str) -> Member:
+    """Return a link that stays where it is packed and leads to a file."""
+    target = os.fspath(Path(root, path).readlink())
+    whole = os.path.normpath(os.path.join(os.path.dirname(path), target))  # noqa: PTH118, PTH120
+    inside = not target.startswith("/") and not whole.startswith("..")
+    if not inside or _UNUSABLE.search(target) or not os.path.isfile(f"{root}/{path}"):  # noqa: PTH113
+        raise ArchiveError(
+            f"{root}/{path} is a symbolic link to {target!r}, which is not a file below {root}",
+            "Only a link to a file beside it can be packed; replace it by what it means.",
+        )
+    return Member(name, Kind.LINK, mode=LINK_MODE, link=target)

@@ -1,0 +1,45 @@
+"""Where everything lies in an archive: a bag (RFC 8493) whose payload is a crate."""
+
+from __future__ import annotations
+
+import re
+
+SUFFIX = ".tar.zst"
+
+BAGIT = "bagit.txt"
+BAG_INFO = "bag-info.txt"
+README = "README.md"
+DOCUMENT = "archive.json"
+MANIFEST = "manifest-sha256.txt"
+TAG_MANIFEST = "tagmanifest-sha256.txt"
+TAGS = (BAGIT, README, DOCUMENT, BAG_INFO, MANIFEST)
+"""Tag files that the tag manifest lists."""
+
+DATA = "data"
+CITATION = f"{DATA}/CITATION.cff"
+BUNDLE = f"{DATA}/bundle"
+"""A bundle, or a sweep."""
+IMAGES = f"{DATA}/images"
+REFERENCES = f"{DATA}/references"
+CRATE = f"{DATA}/ro-crate-metadata.json"
+
+_UNIT = r"(?:(?:points|shared)/[^/]+/)?"
+_DOCUMENTS = re.compile(
+    rf"{BUNDLE}/(?:sweep_manifest\.json|common\.json|{_UNIT}(?:manifest\.json|SHA256SUMS"
+    rf"|records/[^/]+\.json)|containers/[^/]+\.image\.json)"
+)
+
+
+def is_document(name: str) -> bool:
+    """Return whether a file is read to check the others: by its path in the archive."""
+    return name in TAGS or name in (TAG_MANIFEST, CRATE) or bool(_DOCUMENTS.fullmatch(name))
+
+
+def packed_image(sha256: str) -> str:
+    """Return the place of an image that is not embedded in the bundle."""
+    return f"{IMAGES}/{sha256}.sif"
+
+
+def packed_reference(place: str) -> str:
+    """Return the place of what lies outside a bundle, by its place in it."""
+    return f"{REFERENCES}/{place}"

@@ -1,0 +1,445 @@
+"""Reading an archive in one pass: what is in it, and what is wrong with it as a file."""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Protocol, cast
+
+from valska.external_tools.core.archive.container import TRAILER_BYTES, is_trailer, trailer
+from valska.external_tools.core.archive.contents import Contents, Entry
+from valska.external_tools.core.archive.entries import EntryError, Limits, Names
+from valska.external_tools.core.archive.errors import ArchiveError, HostileError
+from valska.external_tools.core.archive.lanes import Batch, Digester, Lane, Pool
+from valska.external_tools.core.archive.places import is_document
+from valska.external_tools.core.archive.tar import (
+    BLOCK,
+    Header,
+    Kind,
+    TarError,
+    flag,
+    padding,
+    parse,
+    pax_records,
+    size_of,
+)
+from valska.external_tools.core.seal import Finding, FindingKind
+
+if TYPE_CHECKING:
+    import zstandard
+
+MOST_DOCUMENT_BYTES = 1 << 27
+MOST_DOCUMENTS_BYTES = 1 << 29
+
+_BUFFERS = 6
+_READ_BYTES = 1 << 18
+_WINDOW_BYTES = 1 << 27
+_MOST_HEADER_BYTES = 1 << 16
+_SMALL = 1 << 22
+_ZERO = bytes(BLOCK)
+
+
+class Sink(Protocol):
+    """Takes what is read from an archive, entry by entry."""
+
+    def begin(self, name: str, header: Header) -> None:
+        """Take the beginning of an entry; what is in it follows."""
+        ...
+
+    def data(self, view: memoryview) -> None:
+        """Take some bytes of the entry."""
+        ...
+
+    def end(self) -> None:
+        """Take the end of the entry."""
+        ...
+
+
+class _Nowhere:
+    """Takes everything, and does nothing."""
+
+    def begin(self, name: str, header: Header) -> None:
+        """Take the beginning of an entry."""
+
+    def data(self, view: memoryview) -> None:
+        """Take some bytes of the entry."""
+
+    def end(self) -> None:
+        """Take the end of the entry."""
+
+
+@dataclass(slots=True)
+class Read:
+    """What was read.
+
+    Parameters
+    ----------
+    contents
+        What is in the archive.
+    top
+        The one directory in it.
+    findings
+        What is wrong with the archive as a file, and with names in it.
+    size, sha256
+        Of the file; the digest is None if it was read fast.
+    """
+
+    contents: Contents = field(default_factory=Contents)
+    top: str = ""
+    findings: list[Finding] = field(default_factory=list)
+    size: int = 0
+    sha256: str | None = None
+
+
+class _BrokenError(Exception):
+    """The archive cannot be read any further."""
+
+
+def read_archive(
+    path: Path,
+    *,
+    fast: bool = False,
+    limits: Limits | None = None,
+    sink: Sink | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Read:
+    """Read an archive from its beginning to its end.
+
+    Parameters
+    ----------
+    path
+        The file.
+    fast
+        Do not digest anything.
+    limits
+        How much it may hold.
+    sink
+        Gets every entry. With one, whatever is wrong is raised instead of noted.
+    progress
+        Told the bytes of the file that were read, and all.
+
+    Raises
+    ------
+    ArchiveError
+        If there is no such file, or it cannot be read from the disk.
+    HostileError
+        With a sink: for the first name, type or amount that is not allowed.
+    """
+    try:
+        with path.open("rb", buffering=0) as file:
+            size = file.seek(0, 2)
+            reader = _Reader(path.name, file, size, fast, limits or Limits(), sink)
+            return reader.read(progress)
+    except OSError as error:
+        if error.filename not in (None, str(path), path):
+            raise
+        raise ArchiveError(
+            f"cannot read {path}: {error.strerror}", "Check the path and its permissions."
+        ) from error
+
+
+class _Source:
+    """The compressed bytes of a file, without what ends it; digests what goes through."""
+
+    def __init__(self, file: IO[bytes], size: int, take: Callable[[bytes], None]) -> None:
+        file.seek(max(0, size - TRAILER_BYTES))
+        self.tail = file.read(TRAILER_BYTES)
+        self.whole = is_trailer(self.tail)
+        self._left = size - TRAILER_BYTES if self.whole else size
+        file.seek(0)
+        self._file = file
+        self._take = take
+        self.place = 0
+        self.crc = 0
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes; none at the end."""
+        data = self._file.read(min(_READ_BYTES if size < 0 else size, self._left))
+        self.crc = zlib.crc32(data, self.crc)
+        self._left -= len(data)
+        self.place += len(data)
+        self._take(data)
+        return data
+
+    def finish(self) -> None:
+        """Read what is left."""
+        while self.read(_READ_BYTES):
+            pass
+        if self.whole:
+            self._take(self.tail)
+
+
+class _FileDigest:
+    """Digests a file in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self._queue: queue.Queue[bytes] = queue.Queue(8)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def take(self, data: bytes) -> None:
+        """Take the next bytes."""
+        if data:
+            self._queue.put(data)
+
+    def _run(self) -> None:
+        while data := self._queue.get():
+            self._hash.update(data)
+
+    def end(self) -> str:
+        """Return the digest of all."""
+        self._queue.put(b"")
+        self._thread.join()
+        return self._hash.hexdigest()
+
+
+class _SmallDigest:
+    """Digests a small file where it stands."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self.take = self._hash.update
+        self.end = self._hash.hexdigest
+
+
+class _Reader:
+    """Reads one archive."""
+
+    def __init__(
+        self, name: str, file: IO[bytes], size: int, fast: bool, limits: Limits, sink: Sink | None
+    ) -> None:
+        self._name, self._size, self._fast = name, size, fast
+        self._small = size < _SMALL
+        digest = _SmallDigest() if self._small else _FileDigest()
+        self._file_digest = None if fast else digest
+        if fast and isinstance(digest, _FileDigest):
+            digest.end()
+        self._source = _Source(file, size, (lambda data: None) if fast else digest.take)
+        self._limits = limits
+        self._strict = sink is not None
+        self._sink: Sink = sink or _Nowhere()
+        self._digester = Digester()
+        self._pool = Pool(2 if self._small else _BUFFERS)
+        self._lane: Lane | None = None
+        if not self._small:
+            self._lane = Lane(self._digester.take, self._pool.give)
+        self._found = Read(size=size)
+        self._names = Names(limits)
+        self._batch = self._pool.take()
+        self._place = 0
+        self._documents = 0
+
+    def read(self, progress: Callable[[int, int], None]) -> Read:
+        """Read all of it."""
+        if self._lane is not None:
+            self._lane.start()
+        try:
+            self._stream = _decompressor().stream_reader(
+                cast("IO[bytes]", self._source),
+                read_size=_READ_BYTES,
+                read_across_frames=True,
+                closefd=False,
+            )
+            self._walk(progress)
+        except _BrokenError as error:
+            self._note(FindingKind.UNREADABLE, self._name, str(error))
+        finally:
+            sha256 = self._close()
+        self._found.sha256 = sha256
+        self._check_trailer()
+        self._collect()
+        return self._found
+
+    def _close(self) -> str | None:
+        self._push()
+        if self._lane is not None:
+            self._lane.put(None)
+            self._lane.join()
+        self._source.finish()
+        return self._file_digest.end() if self._file_digest else None
+
+    def _collect(self) -> None:
+        found = self._found
+        found.top = self._names.top
+        for name, digest in self._digester.digests.items():
+            found.contents.entries[name].sha256 = digest
+        found.contents.documents = self._digester.documents
+
+    def _check_trailer(self) -> None:
+        source = self._source
+        if not source.whole:
+            self._note(
+                FindingKind.ALTERED,
+                self._name,
+                "what ends an archive is missing: it was cut short, or packed by something else",
+            )
+        elif source.tail != trailer(self._size - TRAILER_BYTES, source.crc):
+            self._note(FindingKind.ALTERED, self._name, "its bytes are not those that were written")
+
+    def _note(self, kind: FindingKind, path: str, detail: str) -> None:
+        self._found.findings.append(Finding(kind, path, detail))
+
+    # --- Bytes ---
+
+    def _more(self) -> bool:
+        """Get the next buffer of content; return whether there is any."""
+        self._push()
+        batch = self._batch = self._pool.take()
+        self._place = 0
+        try:
+            while batch.used < len(batch.view):
+                count = self._stream.readinto(batch.view[batch.used :])
+                if not count:
+                    break
+                batch.used += count
+        except _zstd_error() as error:
+            raise _BrokenError(f"its compressed bytes are damaged ({error})") from error
+        self._names.add_bytes(batch.used, self._source.place)
+        return batch.used > 0
+
+    def _push(self) -> None:
+        """Have what was read digested."""
+        batch = self._batch
+        if self._lane is not None:
+            self._lane.put(batch)
+        else:
+            self._digester.take(batch)
+            self._pool.give(batch)
+        self._batch = _NOTHING
+
+    def _take(self, size: int) -> bytes:
+        """Return exactly so many bytes.
+
+        Raises
+        ------
+        _BrokenError
+            If there are fewer.
+        """
+        end = self._place + size
+        if end <= self._batch.used:
+            data = bytes(self._batch.view[self._place : end])
+            self._place = end
+            return data
+        parts = [bytes(view) for view in self._pieces(size)]
+        return b"".join(parts)
+
+    def _pieces(self, size: int) -> Iterator[memoryview]:
+        while size:
+            if self._place == self._batch.used and not self._more():
+                raise _BrokenError("it ends too early")
+            end = min(self._place + size, self._batch.used)
+            view = self._batch.view[self._place : end]
+            self._place = end
+            size -= len(view)
+            yield view
+
+    # --- Entries ---
+
+    def _walk(self, progress: Callable[[int, int], None]) -> None:
+        told = 0
+        try:
+            while (header := self._header()) is not None:
+                self._entry(header)
+                if self._source.place - told >= _READ_BYTES:
+                    told = self._source.place
+                    progress(told, self._size)
+            self._expect_nothing()
+        except TarError as error:
+            raise _BrokenError(str(error)) from error
+        progress(self._size, self._size)
+
+    def _header(self) -> Header | None:
+        """Return the next header, or None at the end."""
+        extended: dict[str, bytes] = {}
+        while True:
+            block = self._take(BLOCK)
+            if block == _ZERO:
+                if extended or self._take(BLOCK) != _ZERO:
+                    raise _BrokenError("an entry is missing")
+                return None
+            kind = flag(block)
+            if kind not in (b"x", b"g", b"L", b"K"):
+                return parse(block, extended)
+            parse(block, {})
+            size = size_of(block)
+            if not 0 < size <= _MOST_HEADER_BYTES:
+                raise _BrokenError("an extended header is too long")
+            data = self._take(size + padding(size))[:size]
+            if kind == b"x":
+                extended |= pax_records(data)
+            elif kind != b"g":
+                extended["path" if kind == b"L" else "linkpath"] = data.rstrip(b"\0")
+
+    def _entry(self, header: Header) -> None:
+        try:
+            name = self._names.check(header)
+        except EntryError as error:
+            if self._strict:
+                raise HostileError(
+                    f"{self._name} is refused: {error}", "Nothing was unpacked. Do not trust it."
+                ) from error
+            self._note(FindingKind.UNEXPECTED, header.name, str(error))
+            name = ""
+        if header.size and header.kind not in (Kind.FILE, Kind.OTHER):
+            raise _BrokenError(f"a {header.kind} with content")
+        if name:
+            self._found.contents.entries[name] = Entry(header.kind, header.size, None, header.link)
+            self._sink.begin(name, header)
+            self._content(name, header.size)
+            self._sink.end()
+        else:
+            for _ in self._pieces(header.size):
+                pass
+        if any(self._take(padding(header.size))):
+            raise _BrokenError("there is something between two entries")
+
+    def _content(self, name: str, size: int) -> None:
+        wanted = self._keep(name, size)
+        if self._fast and not wanted:
+            for view in self._pieces(size):
+                self._sink.data(view)
+            return
+        if not size and self._found.contents.entries[name].kind is Kind.FILE:
+            self._batch.pieces.append((name, 0, 0, True))
+        left = size
+        for view in self._pieces(size):
+            left -= len(view)
+            self._batch.pieces.append((name, self._place - len(view), self._place, not left))
+            self._sink.data(view)
+
+    def _keep(self, name: str, size: int) -> bool:
+        if not is_document(name) or self._found.contents.entries[name].kind is not Kind.FILE:
+            return False
+        self._documents += size
+        if size > MOST_DOCUMENT_BYTES or self._documents > MOST_DOCUMENTS_BYTES:
+            self._note(FindingKind.UNREADABLE, name, "it is too large")
+            return False
+        self._digester.keep(name)
+        return True
+
+    def _expect_nothing(self) -> None:
+        while self._place < self._batch.used or self._more():
+            if any(self._batch.view[self._place : self._batch.used]):
+                raise _BrokenError("there is something after its end")
+            self._place = self._batch.used
+
+
+_NOTHING = Batch(0)
+
+
+def _decompressor() -> zstandard.ZstdDecompressor:
+    import zstandard
+
+    return zstandard.ZstdDecompressor(max_window_size=_WINDOW_BYTES)
+
+
+def _zstd_error() -> type[Exception]:
+    import zstandard
+
+    return zstandard.ZstdError

@@ -1,0 +1,150 @@
+"""What must not be packed: keys, tokens and passwords."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from valska.external_tools.core.archive.errors import SecretsError
+from valska.external_tools.core.archive.members import Member
+from valska.external_tools.core.archive.tar import Kind
+
+MOST_BYTES = 1 << 23
+"""Files above this size are data, not text that somebody wrote."""
+
+_SHOWN = 10
+_DATA = re.compile(r"data/(?:images|references)/|data/bundle/(?:[^/]+/[^/]+/)?outputs(?:\.\d+)?/")
+_TEXT = re.compile(
+    r"\.(?:ya?ml|json|toml|ini|cfg|conf|env|sh|bash|py|def|lock|txt|csv|md|xml|out|err|log|in)$"
+    r"|/[^./]+$"
+)
+
+_SHAPES: tuple[tuple[str, str], ...] = (
+    ("private key", r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----"),
+    ("AWS key id", r"(?<![A-Za-z0-9])(?:AKIA|ASIA)[0-9A-Z]{16}(?![A-Za-z0-9])"),
+    ("GitHub token", r"(?<![A-Za-z0-9])(?:gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{22})"),
+    ("GitLab token", r"(?<![A-Za-z0-9])glpat-[A-Za-z0-9_-]{20}"),
+    ("Slack token", r"(?<![A-Za-z0-9])xox[abeprs]-[A-Za-z0-9-]{10}"),
+    ("Google key", r"(?<![A-Za-z0-9])AIza[0-9A-Za-z_-]{35}"),
+    ("PyPI token", r"(?<![A-Za-z0-9])pypi-[A-Za-z0-9_-]{50}"),
+    ("npm token", r"(?<![A-Za-z0-9])npm_[A-Za-z0-9]{36}"),
+    ("Hugging Face token", r"(?<![A-Za-z0-9])hf_[A-Za-z0-9]{30}"),
+    ("API key", r"(?<![A-Za-z0-9])sk-(?:[a-z]+-)*[A-Za-z0-9_]{20}"),
+    (
+        "JSON web token",
+        r"(?<![A-Za-z0-9])eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8}",
+    ),
+    ("password in a URL", r"[a-z][a-z0-9+.-]*://[^\s/:@'\"$<{]+:[^\s/@'\"$<{]+@[A-Za-z0-9\[]"),
+    (
+        "authorization header",
+        r"(?i:authorization)['\"]?\s*[:=]\s*['\"]?(?i:basic|bearer)\s+[^\s$<{]",
+    ),
+)
+_NAMED = re.compile(
+    rb"(?<![A-Za-z])(?P<name>(?:[A-Za-z0-9]+[_-])*(?:passw(?:or)?d|passphrase|secret|token"
+    rb"|api[_-]?key|access[_-]?key|secret[_-]?key|private[_-]?key|credentials?))"
+    rb"(?:\\?[\"'])?\s*(?:[:=]|=>)\s*(?P<value>\\?\"[^\"\n]*\"|'[^'\n]*'|[^\s,;}\]]+)",
+    re.IGNORECASE,
+)
+_ANY = re.compile("|".join(f"(?P<s{i}>{shape})" for i, (_, shape) in enumerate(_SHAPES)).encode())
+_HARMLESS = re.compile(
+    rb"|[$<{*%(~|&>].*|null|none|nil|true|false|yes|no|x+|\.+|-+|[0-9]{1,3}|redacted|changeme",
+    re.IGNORECASE,
+)
+_OWN_TOKEN = re.compile(rb"[0-9a-f]{8,12}")
+"""What tells the jobs of one submission from those of another; nothing can be opened with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """Where something looks like a secret, and like which kind; never the secret."""
+
+    path: str
+    line: int
+    kind: str
+
+    def __str__(self) -> str:
+        """Return place and kind."""
+        return f"{self.path}:{self.line} ({self.kind})"
+
+
+def find_secrets(text: bytes, path: str) -> Iterator[Secret]:
+    """Yield what looks like a secret in a text, at most one for each line.
+
+    Parameters
+    ----------
+    text
+        Content of a file.
+    path
+        Its name.
+    """
+    if b"\0" in text:
+        return
+    found = dict(_named(text))
+    found |= {
+        text.count(b"\n", 0, match.start()) + 1: _SHAPES[int((match.lastgroup or "s0")[1:])][0]
+        for match in _ANY.finditer(text)
+    }
+    yield from (Secret(path, line, found[line]) for line in sorted(found))
+
+
+def _named(text: bytes) -> Iterator[tuple[int, str]]:
+    for match in _NAMED.finditer(text):
+        value = match["value"].strip(b"\\\"'")
+        name = match["name"].lower()
+        if _HARMLESS.fullmatch(value) or (name == b"token" and _OWN_TOKEN.fullmatch(value)):
+            continue
+        yield text.count(b"\n", 0, match.start()) + 1, name.decode()
+
+
+def require_no_secrets(members: Iterable[Member], allowed: Collection[str] = ()) -> None:
+    """Look for secrets in configurations, scripts, environments, records and logs.
+
+    Parameters
+    ----------
+    members
+        What is to be packed. Images, outputs, referenced inputs and large files are not looked
+        into.
+    allowed
+        Places, ``file:line``, at which there is none though it looks so.
+
+    Raises
+    ------
+    SecretsError
+        Naming the places. The secrets themselves are not in it.
+    """
+    found = [
+        secret
+        for member in members
+        if _is_looked_at(member)
+        for secret in find_secrets(_content(member), member.name.removeprefix("data/bundle/"))
+        if f"{secret.path}:{secret.line}" not in allowed
+    ]
+    if found:
+        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        raise SecretsError(
+            "these look like secrets, and an archive is for others to read: "
+            + ", ".join(map(str, found[:_SHOWN]))
+            + more,
+            "Make the run again without them; if one is none, --allow-secret FILE:LINE packs it.",
+        )
+
+
+def _is_looked_at(member: Member) -> bool:
+    return (
+        member.kind is Kind.FILE
+        and member.size <= MOST_BYTES
+        and not _DATA.match(member.name)
+        and bool(_TEXT.search(member.name) or member.size <= 1 << 16)
+    )
+
+
+def _content(member: Member) -> bytes:
+    if member.source is None:
+        return member.data or b""
+    try:
+        return Path(member.source).read_bytes()
+    except OSError:
+        return b""

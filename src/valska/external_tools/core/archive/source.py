@@ -1,0 +1,94 @@
+"""Which bundle, sweep or point is packed, where its image is, and what the archive is called."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from valska.external_tools.core.archive.places import SUFFIX
+from valska.external_tools.core.archive.selection import (
+    Choice,
+    Selection,
+    select_bundle,
+    select_sweep,
+)
+from valska.external_tools.core.errors import ValskaError
+from valska.external_tools.core.images.store.layout import PUBLISHED_SUFFIX
+from valska.external_tools.core.run_directory import Bundle, open_bundle
+from valska.external_tools.core.sweep.layout import is_sweep, open_sweep, sweep_of
+from valska.external_tools.core.utils import load_json
+
+if TYPE_CHECKING:
+    from valska.external_tools.core.images.store.layout import Layout
+
+
+def select(path: Path, choice: Choice) -> Selection:
+    """Return what is packed of the bundle, the sweep or the point of one at a path.
+
+    Raises
+    ------
+    RunDirectoryError
+        If there is none.
+    LeftOutError, ArchiveError
+        See `select_bundle`.
+    """
+    if is_sweep(path):
+        return select_sweep(open_sweep(path), choice)
+    if sweep := sweep_of(path):
+        return select_sweep(sweep, choice, path.absolute().name)
+    return select_bundle(open_bundle(path), choice)
+
+
+def archive_name(path: Path, selection: Selection) -> str:
+    """Return the file name of an archive that was given none."""
+    if selection.document.units is not None:
+        return f"{selection.document.run_id}-{path.absolute().name}{SUFFIX}"
+    return f"{selection.document.run_id}{SUFFIX}"
+
+
+class ImageFinder:
+    """Finds the image of a run: in the store, or where the run's ``site.env`` says.
+
+    Parameters
+    ----------
+    path
+        A bundle, a sweep, or a point of one.
+    store
+        Where images are.
+    """
+
+    def __init__(self, path: Path, store: Layout) -> None:
+        sweep = sweep_of(path)
+        self._site_env = Bundle(sweep.path if sweep else path).site_env
+        self._store = store
+
+    def __call__(self, sha256: str) -> tuple[Path | None, tuple[str, ...]]:
+        """Return where the image is, and the references at which registries have it."""
+        candidates = [self._store.sif(sha256), *_said(self._site_env)]
+        found = next((one for one in candidates if one.is_file()), None)
+        return found, _published(self._store.extras(sha256, PUBLISHED_SUFFIX))
+
+
+def _said(site_env: Path) -> list[Path]:
+    prefix = "VALSKA_IMAGE="
+    try:
+        lines = site_env.read_text(encoding="utf-8").splitlines()
+        words = [
+            shlex.split(line.removeprefix(prefix)) for line in lines if line.startswith(prefix)
+        ]
+    except (OSError, ValueError):
+        return []
+    return [Path(words[-1][0])] if words and words[-1] and words[-1][0] else []
+
+
+def _published(path: Path) -> tuple[str, ...]:
+    if not path.is_file():
+        return ()
+    try:
+        notes: Any = load_json(path).get("published")
+    except ValskaError:
+        return ()
+    entries = notes if isinstance(notes, list) else []
+    uris = [one.get("uri") for one in entries if isinstance(one, dict)]
+    return tuple(dict.fromkeys(uri for uri in uris if isinstance(uri, str) and "@sha256:" in uri))

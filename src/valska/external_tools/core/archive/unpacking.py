@@ -1,0 +1,191 @@
+"""Unpacking an archive: all of it, checked, or nothing."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from valska.external_tools.core.archive.contents import Contents, target_of
+from valska.external_tools.core.archive.document import ArchiveDocument
+from valska.external_tools.core.archive.entries import Limits
+from valska.external_tools.core.archive.errors import ArchiveError
+from valska.external_tools.core.archive.judging import judge_contents
+from valska.external_tools.core.archive.reading import read_archive
+from valska.external_tools.core.archive.tar import Header, Kind
+from valska.external_tools.core.errors import VerificationError
+from valska.external_tools.core.run_directory import TakenError, check_name, refuse_inside
+from valska.external_tools.core.seal import Finding
+from valska.external_tools.core.utils import fsync_directory, random_hex
+
+_SHOWN = 5
+_ANY_X = 0o111
+
+
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """An archive that was unpacked.
+
+    Parameters
+    ----------
+    path
+        Its directory.
+    files
+        How many files it has.
+    document
+        What the archive says of itself.
+    """
+
+    path: Path
+    files: int
+    document: ArchiveDocument
+
+
+def unpack_archive(
+    archive: Path,
+    directory: Path,
+    output: Path | None = None,
+    *,
+    limits: Limits | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Unpacked:
+    """Unpack an archive into a new directory, checking everything on the way.
+
+    Parameters
+    ----------
+    archive
+        The file.
+    directory
+        Where the new directory is made, named as in the archive.
+    output
+        The new directory, instead.
+    limits
+        How much the archive may hold.
+    progress
+        Told the bytes of the file that were read, and all.
+
+    Raises
+    ------
+    TakenError
+        If there is something in its place.
+    HostileError
+        If the archive would write where it must not, or more than is allowed.
+    VerificationError
+        If something in it is not as it was packed.
+    ArchiveError
+        If it cannot be read, or the directory cannot be written.
+    """
+    place = directory if output is None else output.absolute().parent
+    if output is not None:
+        _refuse_taken(output)
+    refuse_inside(place / archive.name)
+    staging = place / f".{archive.name}.{random_hex(6)}.tmp"
+    try:
+        staging.mkdir(mode=0o700)
+    except OSError as error:
+        raise _unwritable(place, error) from error
+    try:
+        return _unpack(archive, staging, directory, output, limits, progress)
+    except OSError as error:
+        raise _unwritable(place, error) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _unpack(
+    archive: Path,
+    staging: Path,
+    directory: Path,
+    output: Path | None,
+    limits: Limits | None,
+    progress: Callable[[int, int], None],
+) -> Unpacked:
+    writer = _Writer(os.fspath(staging / "whole"))
+    try:
+        read = read_archive(archive, limits=limits, sink=writer, progress=progress)
+    finally:
+        writer.close()
+    judged = judge_contents(read.contents, more=read.findings)
+    if judged.findings or judged.document is None:
+        raise _unsound(archive, judged.findings)
+    target = output or directory / check_name(read.top, "the archive's directory")
+    writer.link(read.contents)
+    _refuse_taken(target)
+    (staging / "whole").replace(target)
+    fsync_directory(target.absolute().parent)
+    return Unpacked(target.absolute(), sum(1 for _ in read.contents.files()), judged.document)
+
+
+class _Writer:
+    """Writes what is read below a directory that nobody else can enter."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._made = {""}
+        self._descriptor = -1
+        os.mkdir(root)  # noqa: PTH102 - paths here are plain text, there are many
+
+    def begin(self, name: str, header: Header) -> None:
+        """Make a directory or a file; links come last."""
+        if header.kind is Kind.DIRECTORY:
+            self._make(name)
+        elif header.kind is Kind.FILE:
+            self._make(name.rpartition("/")[0])
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            mode = 0o777 if header.mode & _ANY_X else 0o666
+            self._descriptor = os.open(f"{self._root}/{name}", flags, mode)
+
+    def data(self, view: memoryview) -> None:
+        """Write some bytes of a file."""
+        while view:
+            view = view[os.write(self._descriptor, view) :]
+
+    def end(self) -> None:
+        """Close the file."""
+        self.close()
+
+    def close(self) -> None:
+        """Close what is open."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _make(self, name: str) -> None:
+        if name not in self._made:
+            self._make(name.rpartition("/")[0])
+            os.mkdir(f"{self._root}/{name}")  # noqa: PTH102
+            self._made.add(name)
+
+    def link(self, contents: Contents) -> None:
+        """Make the links, each to a file that is there."""
+        for name, entry in contents.entries.items():
+            if entry.kind is Kind.LINK and contents.file(name) is not None:
+                self._make(name.rpartition("/")[0])
+                if target_of(name, entry.link) in contents.entries:
+                    os.symlink(entry.link, f"{self._root}/{name}")  # noqa: PTH211
+
+
+def _refuse_taken(path: Path) -> None:
+    if os.path.lexists(path):
+        raise TakenError(f"{path} exists already", "Choose another directory with -o.")
+
+
+def _unsound(archive: Path, findings: tuple[Finding, ...]) -> VerificationError:
+    more = f" and {len(findings) - _SHOWN} more" if len(findings) > _SHOWN else ""
+    return VerificationError(
+        f"{archive} is not as it was packed: " + "; ".join(map(str, findings[:_SHOWN])) + more,
+        f"Nothing was unpacked. Get it again; `valska verify {archive.name}` says more.",
+    )
+
+
+def _unwritable(place: Path, error: OSError) -> ArchiveError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return ArchiveError(
+        f"cannot unpack into {place}: {(error.strerror or str(error)).lower()}",
+        "Free some space, or choose another place with -o; nothing was left behind."
+        if full
+        else "Check the directory and its permissions.",
+    )
