@@ -115,7 +115,12 @@ def test_the_users_settings_do_not_reach_a_build(tmp_path):
         "APPTAINERENV_PIP_INDEX_URL": "index",
         "APPTAINERENV_PIP_PROGRESS_BAR": "off",
         "APPTAINERENV_SOURCE_DATE_EPOCH": "12",
+        "APPTAINERENV_LC_ALL": "C.UTF-8",
+        "APPTAINERENV_TZ": "UTC",
+        "APPTAINERENV_PYTHONHASHSEED": "0",
         "SOURCE_DATE_EPOCH": "12",
+        "LC_ALL": "C.UTF-8",
+        "TZ": "UTC",
         "APPTAINER_TMPDIR": os.fspath(tmp_path),
     }
     assert "APPTAINER_BIND" not in clean_environment(environ)
@@ -126,7 +131,7 @@ def test_certificates_are_put_where_a_build_finds_them(tmp_path):
     bundle.write_text("certificate")
     work = tmp_path / "work"
     (work / "tmp").mkdir(parents=True)
-    built = build_environment({"SSL_CERT_FILE": "other"}, work, bundle, None)
+    built = build_environment({"SSL_CERT_FILE": "other"}, work, bundle, "0")
     inside = built["APPTAINERENV_PIP_CERT"]
     assert inside.startswith("/tmp/")
     assert (work / inside.lstrip("/")).read_text() == "certificate"

@@ -66,6 +66,8 @@ class BuildRequest:
         Further paths that the build sees, ``source[:destination[:ro]]``.
     options
         Further options for ``apptainer build``.
+    offline
+        Take what comes from elsewhere out of the store, and ask no network.
     environ
         The caller's environment.
     """
@@ -78,6 +80,7 @@ class BuildRequest:
     ca_bundle: Path | None = None
     binds: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
+    offline: bool = False
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
 

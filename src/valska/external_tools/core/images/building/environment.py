@@ -40,6 +40,7 @@ _SAME = {"LC_ALL": "C.UTF-8", "TZ": "UTC"}
 
 _IN_BUILD = Path("/tmp")  # noqa: S108 - the container's, which is private
 _CA_IN_BUILD = _IN_BUILD / ".valska" / "ca.pem"
+_WHEELS_IN_BUILD = _IN_BUILD / ".valska" / "wheels"
 _USABLE = re.compile(r"[\w /.@%+=~-]+")
 """What Apptainer neither cuts nor takes for shell syntax in the name of its own directory."""
 
@@ -47,7 +48,12 @@ log = logging.getLogger(__name__)
 
 
 def build_environment(
-    environ: Mapping[str, str], work: Path, ca_bundle: Path | None, epoch: str
+    environ: Mapping[str, str],
+    work: Path,
+    ca_bundle: Path | None,
+    epoch: str,
+    *,
+    offline: bool = False,
 ) -> dict[str, str]:
     """Return the environment of a build, and put the certificates where it finds them.
 
@@ -63,6 +69,8 @@ def build_environment(
         Certificates to trust.
     epoch
         Seconds since 1970: no file of the image is to be newer.
+    offline
+        Have pip take packages from `wheels_in` the workspace only.
     """
     kept = programs.clean_environment(environ)
     host = {
@@ -71,9 +79,11 @@ def build_environment(
         if name in _HOST_VARIABLES or name.startswith("APPTAINER")
     }
     inside = {name: environ[name] for name in PASSED_VARIABLES if environ.get(name)}
+    if offline:
+        inside = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": os.fspath(_WHEELS_IN_BUILD)}
     inside["PIP_PROGRESS_BAR"] = "off"
     if ca_bundle is not None:
-        place = work / "tmp" / _CA_IN_BUILD.relative_to(_IN_BUILD)
+        place = _outside(work, _CA_IN_BUILD)
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ca_bundle, place)
         inside |= dict.fromkeys(CA_VARIABLES, os.fspath(_CA_IN_BUILD))
@@ -82,6 +92,15 @@ def build_environment(
     host |= {**_SAME, "SOURCE_DATE_EPOCH": epoch}
     own = {f"APPTAINERENV_{name}": value for name, value in inside.items()}
     return {**host, **own, "APPTAINER_TMPDIR": os.fspath(work)}
+
+
+def wheels_in(work: Path) -> Path:
+    """Return where in a workspace the packages for a build without a network go."""
+    return _outside(work, _WHEELS_IN_BUILD)
+
+
+def _outside(work: Path, path: Path) -> Path:
+    return work / "tmp" / path.relative_to(_IN_BUILD)
 
 
 def find_ca_bundle(named: Path | None, environ: Mapping[str, str]) -> Path | None:

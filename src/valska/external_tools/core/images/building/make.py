@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -84,27 +83,21 @@ def build(
         return _build(draft, run, progress)
 
 
-@contextmanager
-def made(
-    draft: BuildDraft, out: Path, *, run: Run, progress: Progress | None = None
-) -> Iterator[tuple[Packed, ImageRecord, Path]]:
-    """Build an image into a directory, for the length of a block in which its tree is there.
+def make_image(
+    draft: BuildDraft, out: Path, *, run: Run = run, progress: Progress | None = None
+) -> tuple[Packed, ImageRecord, Path]:
+    """Build an image into a directory, as ``image.sif``; return it, its record, and the log.
 
     Parameters
     ----------
     draft
         The build.
     out
-        Where the image is written, as ``image.sif``.
+        A directory of this process alone.
     run
         Runs programs.
     progress
         Told every line that the build prints.
-
-    Yields
-    ------
-    Packed, ImageRecord, Path
-        The image, its record, and the log.
 
     Raises
     ------
@@ -112,6 +105,8 @@ def made(
         See `build`.
     """
     request = draft.request
+    if request.offline:
+        require_offline(draft)
     mksquashfs = find_mksquashfs(request.apptainer, run=run)
     stamp = f"{utc_now_compact()}-{out.name.rpartition('-')[2]}"
     log = request.store.logs / f"{draft.definition.path.stem}-{stamp}.log"
@@ -127,8 +122,21 @@ def made(
             ask=_asking(request.apptainer, root, run),
             run=run,
         )
-        _note_removed(log, packed.removed)
-        yield packed, _record(draft, packed, mksquashfs), log
+    _note_removed(log, packed.removed)
+    return packed, _record(draft, packed, mksquashfs), log
+
+
+def require_offline(draft: BuildDraft) -> None:
+    """Refuse a build without a network for which something is not in the store.
+
+    Raises
+    ------
+    PrerequisiteError
+        Naming everything that is missing.
+    """
+    from valska.external_tools.core.kit.offline import require_parts
+
+    require_parts(draft)
 
 
 def _there(draft: BuildDraft, record: ImageRecord) -> BuildResult:
@@ -137,8 +145,8 @@ def _there(draft: BuildDraft, record: ImageRecord) -> BuildResult:
 
 def _build(draft: BuildDraft, run: Run, progress: Progress | None) -> BuildResult:
     store, sources = draft.request.store, _sources(draft)
-    with store.workspace() as out, made(draft, out, run=run, progress=progress) as parts:
-        packed, record, log = parts
+    with store.workspace() as out:
+        packed, record, log = make_image(draft, out, run=run, progress=progress)
         sbom = make_sbom(record, packed.packages)
         name = f"{record.name}{SBOM_SUFFIX}"
         files = {name: sbom, f"{record.name}{LISTING_SUFFIX}": packed.listing.to_bytes()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from valska.external_tools.core.images.building.draft import BuildDraft
 from valska.external_tools.core.images.building.environment import (
     build_environment,
     needs_fakeroot,
+    wheels_in,
 )
 from valska.external_tools.core.images.building.ownership import own_tree
 from valska.external_tools.core.images.building.staging import stage_files
@@ -21,7 +23,10 @@ from valska.external_tools.core.images.building.transcript import (
     run_logged,
 )
 from valska.external_tools.core.images.definition import rebase
+from valska.external_tools.core.images.locking.document import read_lock
 from valska.external_tools.core.process import Run
+
+_BASE_LABEL = re.compile(r"(?m)^\s*org\.opencontainers\.image\.base\.(name|digest)[ \t]+(.*?)\s*$")
 
 
 def build_sandbox(
@@ -60,7 +65,7 @@ def build_sandbox(
         draft.command(root, definition, work / "tmp"),
         log,
         cwd=stage_files(draft.definition, draft.request.build_arguments, work / "files"),
-        env=build_environment(draft.request.environ, work, draft.ca_bundle, str(draft.epoch)),
+        env=_environment(draft, work),
         run=run,
         progress=progress,
     )
@@ -86,17 +91,44 @@ def shown_definition(draft: BuildDraft) -> str:
     )
 
 
+def _environment(draft: BuildDraft, work: Path) -> dict[str, str]:
+    request = draft.request
+    if request.offline:
+        from valska.external_tools.core.kit.offline import lay_out_wheels
+
+        lay_out_wheels(draft, wheels_in(work))
+    return build_environment(
+        request.environ, work, draft.ca_bundle, str(draft.epoch), offline=request.offline
+    )
+
+
 def _public(base: Base) -> str:
     return base.reference.removeprefix(f"{base.bootstrap}:").removeprefix("//")
 
 
 def _text(draft: BuildDraft, work: Path, run: Run) -> str:
-    base = draft.base
+    base = _stored(draft) or draft.base
     if base.kind == "tar":
         base = replace(base, source=os.fspath(_unpack(Path(base.source), work / "base", run)))
     if base is draft.base and base.original is None:
         return draft.definition.text
-    return rebase(draft.definition, base.bootstrap, base.source, base.labels)
+    labels = dict(_BASE_LABEL.findall(draft.definition.text)) if not base.original else base.labels
+    return rebase(draft.definition, base.bootstrap, base.source, labels)
+
+
+def _stored(draft: BuildDraft) -> Base | None:
+    """Return the base as the store has it, if it does."""
+    from valska.external_tools.core.kit.supplies import Supplies
+
+    base = draft.base
+    if base.bootstrap != "docker" or base.sha256 is None:
+        return None
+    lock = read_lock(draft.lock_path) if draft.lock_path else None
+    supplies = Supplies(draft.request.store.root)
+    archive = supplies.base(base.sha256, lock.platform if lock else None)
+    if archive is None:
+        return None
+    return replace(base, bootstrap="oci-archive", source=os.fspath(archive.absolute()))
 
 
 def _unpack(tar: Path, directory: Path, run: Run) -> Path:
