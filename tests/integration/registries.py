@@ -91,13 +91,15 @@ class Wire:
     def _connect(self, near):
         far = socket.socket()
         far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
-        with near, far, suppress(OSError):
-            far.connect(("127.0.0.1", self._port))
-            threading.Thread(target=self._send, args=(near, far), daemon=True).start()
-            while piece := far.recv(1 << 16):
-                near.sendall(piece)
-                self._count(len(piece))
-            near.shutdown(socket.SHUT_RDWR)  # closing alone does not end the other thread's read
+        with near, far:
+            with suppress(OSError):
+                far.connect(("127.0.0.1", self._port))
+                threading.Thread(target=self._send, args=(near, far), daemon=True).start()
+                while piece := far.recv(1 << 16):
+                    near.sendall(piece)
+                    self._count(len(piece))
+            with suppress(OSError):
+                near.shutdown(socket.SHUT_RDWR)  # closing alone does not end the other's read
 
     def _send(self, near, far):
         with suppress(OSError):

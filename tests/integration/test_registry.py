@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, unavailable
@@ -53,6 +54,14 @@ from valska.external_tools.core.images.registry.pulling import import_oras
 from valska.external_tools.core.images.store import ImageStore
 
 print(import_oras(sys.argv[1], ImageStore(Path(sys.argv[2]))).sha256)
+"""
+
+PULL_BASE = """
+import sys
+from pathlib import Path
+from valska.external_tools.core.images.registry.pulling import pull_base
+
+print(pull_base(sys.argv[1], Path(sys.argv[2])))
 """
 
 
@@ -222,6 +231,28 @@ def test_a_base_that_is_there_is_not_fetched_again(registry, tree, wire, tmp_pat
     passed = wire.passed
     pull_base(name, tmp_path, http=QUICK)
     assert wire.passed == passed
+
+
+def test_two_pulls_at_once_fetch_a_base_once(registry, tree, wire, tmp_path):
+    root, bases = tmp_path / "root", tmp_path / "bases"
+    shutil.copytree(tree, root, symlinks=True)
+    (root / "random").write_bytes(os.urandom(1 << 20))
+    digest = registry.push_tree(root, "bases/two:1")
+    wire.pause = 0.01
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", PULL_BASE, f"{wire.host}/bases/two@{digest}", bases],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    first, second = (one.communicate(timeout=120)[0] for one in both)
+    assert first == second
+    assert has_base(Path(first.strip()), digest)
+    assert left_in(bases) == [Path(first.strip()).name]
+    size = Path(first.strip()).stat().st_size
+    assert size // 2 < wire.passed < size * 3 // 2
 
 
 def test_a_base_that_was_altered_or_cut_short_is_fetched_anew(registry, tree, tmp_path):
@@ -451,17 +482,32 @@ def test_an_image_of_layers_is_built_at_the_digest_of_its_tag(registry, tree, st
 def test_valska_image_push_prints_what_others_pull_and_notes_it(registry, sif, store, tmp_path):
     uri = push(sif, f"{registry.host}/cli/from:1").uri
     record = import_oras(uri, store, http=QUICK)
-    command = [sys.executable, "-m", "valska", "image", "push", record.sha256[:12]]
     target = f"oras://{registry.host}/cli/to"
-    done = subprocess.run(
-        [*command, target, "--images", store.root], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    printed = done.stdout.strip()
+    printed = valska("image", "push", record.sha256[:12], target, "--images", store.root)
     assert printed == f"{target}@{resolve(f'{target}:latest', http=QUICK)}"
     notes = load_json(store.extras(record.sha256, ".published.json"))["published"]
     assert [(note["uri"], note["tag"]) for note in notes] == [(printed, "latest")]
     assert pull_sif(printed, tmp_path, http=QUICK).sha256 == record.sha256
+
+
+def test_valska_image_import_takes_what_valska_image_push_printed(registry, sif, tmp_path):
+    target = f"oras://{registry.host}/cli/both:1"
+    printed = valska("image", "push", sif, target, "--images", tmp_path / "one")
+    for uri in (printed, target):
+        path = valska("image", "import", uri, "--images", tmp_path / "other")
+        assert sha256_file(Path(path)) == sha256_file(sif)
+    record = ImageStore(tmp_path / "other").list()[0]
+    assert record.source == {"uri": printed, "tag": None, "digest": printed.partition("@")[2]}
+    assert not (tmp_path / "one" / "sha256").exists()
+
+
+def valska(*words):
+    """Run valska, and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", "valska", *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
 def test_an_image_is_pushed_to_a_tag_of_an_oras_registry_only():

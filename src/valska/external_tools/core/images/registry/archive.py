@@ -16,6 +16,7 @@ from valska.external_tools.core.images.registry.client import (
     Manifest,
     choose,
     descriptor_of,
+    objects,
     read_object,
 )
 from valska.external_tools.core.images.registry.reference import Reference
@@ -89,8 +90,8 @@ def _check(tar: tarfile.TarFile, path: Path, digest: str, platform: str) -> None
     found = _document(tar, path, digest)
     if found.is_index:
         found = _document(tar, path, choose(found, platform)["digest"])
-    entries = read_object(_read(tar, "index.json"), f"index.json of {path}").get("manifests")
-    if [entry.get("digest") for entry in entries or ()] != [found.digest]:
+    listed = read_object(_read(tar, "index.json"), f"index.json of {path}")
+    if [entry.get("digest") for entry in objects(listed, "manifests")] != [found.digest]:
         raise VerificationError(f"{path} is of another image than {digest}", _AGAIN)
     for part in parts_of(found):
         _check_blob(tar, path, part["digest"])

@@ -177,8 +177,7 @@ def choose(index: Manifest, platform: str) -> dict[str, Any]:
     PrerequisiteError
         If it has none.
     """
-    listed = index.content.get("manifests")
-    entries = [entry for entry in listed or () if isinstance(entry, Mapping)]
+    entries = objects(index.content, "manifests")
     for entry in entries:
         if f"{_platform(entry)}/".startswith(f"{platform}/"):
             return descriptor_of(entry, index.reference)
@@ -341,6 +340,12 @@ def read_object(data: bytes, what: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValskaError(f"{what} is not a JSON object")
     return content
+
+
+def objects(content: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    """Return the objects in a list of a document; what is none is left out."""
+    found = content.get(key)
+    return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
 
 
 def descriptor_of(entry: Any, reference: Reference) -> dict[str, Any]:

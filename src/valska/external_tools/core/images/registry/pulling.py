@@ -34,12 +34,14 @@ from valska.external_tools.core.images.registry.referrers import Attached, fetch
 from valska.external_tools.core.images.registry.sifs import sif_layer
 from valska.external_tools.core.images.scratch import claim_directory
 from valska.external_tools.core.images.store import ImageStore
+from valska.external_tools.core.images.store.holding import hold
 from valska.external_tools.core.process import Run, run
 from valska.external_tools.core.utils import fsync_directory, write_atomic
 
 if TYPE_CHECKING:
     from valska.external_tools.core.images.registry.transport import Connection
 
+_LOCKS = ".locks"
 _NAME = re.compile(r"[^A-Za-z0-9._+=-]")
 
 log = logging.getLogger(__name__)
@@ -78,7 +80,7 @@ def pull_base(
     """Have a base as an OCI archive, which ``apptainer build`` takes as ``oci-archive``.
 
     Nothing is fetched where the directory has it, whole. The archive has the same bytes whenever
-    and wherever it is made.
+    and wherever it is made. Only one process fetches a base; others wait, and then have it.
 
     Parameters
     ----------
@@ -111,13 +113,15 @@ def pull_base(
     if named.digest is None:
         found = fetch_manifest(connection, named)
         named = found.reference
-    target = directory / base_name(str(named.digest))
-    if not has_base(target, str(named.digest), platform):
-        found = found or fetch_manifest(connection, named)
-        with _writing(directory) as work:
-            _fetch_base(connection, found, platform, work, progress)
-            (work / "archive").replace(target)
-            fsync_directory(directory)
+    digest = str(named.digest)
+    target = directory / base_name(digest)
+    with hold(directory.absolute() / _LOCKS, target.name, f"fetching {named}"):
+        if not has_base(target, digest, platform):
+            found = found or fetch_manifest(connection, named)
+            with _writing(directory) as work:
+                _fetch_base(connection, found, platform, work, progress)
+                (work / "archive").replace(target)
+                fsync_directory(directory)
     return target
 
 

@@ -17,6 +17,7 @@ from valska.external_tools.core.images.registry.client import (
     descriptor_of,
     fetch_document,
     fetch_manifest,
+    objects,
     read_object,
 )
 from valska.external_tools.core.images.registry.sifs import EMPTY, TITLE, descriptor, document
@@ -169,8 +170,7 @@ def _tag(subject: Manifest) -> str:
 
 
 def _entries(content: Mapping[str, Any], subject: Manifest) -> list[dict[str, Any]]:
-    entries = content.get("manifests")
-    return [descriptor_of(entry, subject.reference) for entry in entries or ()]
+    return [descriptor_of(entry, subject.reference) for entry in objects(content, "manifests")]
 
 
 def _layer(part: Part) -> dict[str, Any]:
@@ -181,9 +181,8 @@ def _layer(part: Part) -> dict[str, Any]:
 def _parts(connection: Connection, entry: Mapping[str, Any]) -> list[Part]:
     """Fetch the files of a manifest."""
     found = fetch_manifest(connection, connection.reference.at(entry["digest"]))
-    layers = found.content.get("layers")
     parts = []
-    for layer in layers if isinstance(layers, list) else ():
+    for layer in objects(found.content, "layers"):
         described = descriptor_of(layer, found.reference)
         name = str((described.get("annotations") or {}).get(TITLE, ""))
         data = fetch_document(connection, described)

@@ -11,6 +11,7 @@ from valska.external_tools.core.images.registry.client import (
     MANIFEST,
     Manifest,
     descriptor_of,
+    objects,
 )
 from valska.external_tools.core.utils import sha256_bytes
 
@@ -33,9 +34,8 @@ def sif_layer(manifest: Manifest) -> dict[str, Any]:
     PrerequisiteError
         If it names none.
     """
-    layers = manifest.content.get("layers")
-    for layer in layers if isinstance(layers, list) else ():
-        if isinstance(layer, dict) and layer.get("mediaType") in (SIF_LAYER, *_OLDER_LAYERS):
+    for layer in objects(manifest.content, "layers"):
+        if layer.get("mediaType") in (SIF_LAYER, *_OLDER_LAYERS):
             return descriptor_of(layer, manifest.reference)
     raise PrerequisiteError(
         f"{manifest.reference} is not a SIF",
