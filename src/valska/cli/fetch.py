@@ -72,6 +72,7 @@ def command(
     and the packages that are fetched stay in the image store: they are not fetched twice. `valska
     load` takes the file into the store of another machine.
     """
+    from valska.external_tools.core.images.registry.options import http_options
     from valska.external_tools.core.kit.planning import plan_kit
     from valska.external_tools.core.kit.targets import find_target
 
@@ -84,18 +85,20 @@ def command(
     found = find_target(target, store_of)
     settings = resolve(flags={"images": images, "ca_bundle": ca_bundle}, path=state().config)
     store = ImageStore(settings.images)
+    environ = _environment(settings.ca_bundle)
     request = KitRequest(
         target=found,
         purpose=Purpose(purpose),
         store=store,
         platform=platform,
-        environ=_environment(settings.ca_bundle),
+        http=http_options(no_https=no_https, environ=environ),
+        environ=environ,
     )
     plan = plan_kit(request)
     if dry_run or output is None:
         _print_plan(plan, as_json)
     else:
-        _fetch(plan, request, output, no_https, as_json)
+        _fetch(plan, request, output, as_json)
 
 
 def _environment(ca_bundle: Path | None) -> dict[str, str]:
@@ -111,14 +114,11 @@ def _check_output(output: Path | None, force: bool) -> None:
         raise UsageError(f"{output} is there already", "Name another, or use --force.")
 
 
-def _fetch(plan: KitPlan, request: KitRequest, output: Path, no_https: bool, as_json: bool) -> None:
-    from valska.external_tools.core.images.registry.options import http_options
-    from valska.external_tools.core.kit.fetching import Surroundings, fetch
+def _fetch(plan: KitPlan, request: KitRequest, output: Path, as_json: bool) -> None:
+    from valska.external_tools.core.kit.fetching import fetch
 
-    http = http_options(no_https=no_https, environ=request.environ)
-    surroundings = Surroundings(store=request.store, http=http, environ=request.environ)
     with Transfer() as report:
-        kit = fetch(plan, output, surroundings, report)
+        kit = fetch(plan, output, request, report)
     if as_json:
         result_json(
             {

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Protocol
@@ -13,7 +12,6 @@ from typing import IO, Protocol
 from valska.external_tools.core.errors import PrerequisiteError, ValskaError, VerificationError
 from valska.external_tools.core.images.registry.options import Http
 from valska.external_tools.core.images.scratch import claim_directory
-from valska.external_tools.core.images.store import ImageStore
 from valska.external_tools.core.kit.document import (
     DOCUMENT,
     SUMS,
@@ -23,7 +21,7 @@ from valska.external_tools.core.kit.document import (
     sums_of,
 )
 from valska.external_tools.core.kit.downloading import Downloads
-from valska.external_tools.core.kit.parts import KitPlan, Part, RemoteBase
+from valska.external_tools.core.kit.parts import KitPlan, KitRequest, Part, RemoteBase
 from valska.external_tools.core.kit.supplies import Supplies, put
 from valska.external_tools.core.kit.tarring import write_end, write_member
 from valska.external_tools.core.kit.wheels import PackageFile
@@ -74,28 +72,7 @@ class Kit:
         return sha256_bytes(self.document.to_bytes())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """With what is fetched: where to keep it, and how to ask.
-
-    Parameters
-    ----------
-    store
-        Keeps bases and packages.
-    http
-        How registries are asked; from the environment if None.
-    environ
-        The caller's environment.
-    """
-
-    store: ImageStore
-    http: Http | None = None
-    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
-
-
-def fetch(
-    plan: KitPlan, output: Path, surroundings: Surroundings, report: Report | None = None
-) -> Kit:
+def fetch(plan: KitPlan, output: Path, request: KitRequest, report: Report | None = None) -> Kit:
     """Fetch what is not here into the store, and pack a kit.
 
     Parameters
@@ -104,8 +81,8 @@ def fetch(
         See `plan_kit`.
     output
         The kit; it is replaced at the end, if it is there.
-    surroundings
-        See there.
+    request
+        That which was planned for.
     report
         Told how far it is.
 
@@ -121,7 +98,7 @@ def fetch(
     report = report or Silent()
     _check_output(output)
     wanting = [part for part in plan.parts if not part.is_here]
-    parts = _fetch_all(plan, surroundings, report) if wanting else plan.parts
+    parts = _fetch_all(plan, request, report) if wanting else plan.parts
     parts = tuple(_measured(part) for part in parts)
     document = KitDocument(
         purpose=plan.purpose.value,
@@ -141,19 +118,17 @@ def _check_output(output: Path) -> None:
         raise PrerequisiteError(f"{output} is a directory", "Name a file with -o.")
 
 
-def _fetch_all(plan: KitPlan, surroundings: Surroundings, report: Report) -> tuple[Part, ...]:
+def _fetch_all(plan: KitPlan, request: KitRequest, report: Report) -> tuple[Part, ...]:
     """Fetch what is wanting; only one process fetches for a target at a time."""
-    downloads = Downloads(surroundings.environ)
-    with surroundings.store.holding(
-        f"fetch-{plan.target.identity}", f"fetching {plan.target.name}"
-    ):
-        return tuple(_fetched(part, surroundings, downloads, report) for part in plan.parts)
+    downloads = Downloads(request.environ)
+    with request.store.holding(f"fetch-{plan.target.identity}", f"fetching {plan.target.name}"):
+        return tuple(_fetched(part, request, downloads, report) for part in plan.parts)
 
 
-def _fetched(part: Part, surroundings: Surroundings, downloads: Downloads, report: Report) -> Part:
-    supplies = Supplies(surroundings.store.root)
+def _fetched(part: Part, request: KitRequest, downloads: Downloads, report: Report) -> Part:
+    supplies = Supplies(request.store.root)
     if isinstance(part.source, RemoteBase):
-        return _fetched_base(part, part.source, supplies, surroundings.http, report)
+        return _fetched_base(part, part.source, supplies, request.http, report)
     if isinstance(part.source, PackageFile):
         return _fetched_package(part, part.source, supplies, downloads, report)
     return part

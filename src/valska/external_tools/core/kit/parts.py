@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from valska.external_tools.core.images.registry.options import Http
 from valska.external_tools.core.images.store import ImageStore
 from valska.external_tools.core.kit.document import Kind
 from valska.external_tools.core.kit.targets import Target
@@ -104,6 +105,8 @@ class KitRequest:
         Where images are, and where what is fetched is kept.
     platform
         As ``linux/amd64``; the lock's, if not given.
+    http
+        How registries are asked; from the environment if None.
     environ
         The caller's environment.
     """
@@ -112,6 +115,7 @@ class KitRequest:
     purpose: Purpose
     store: ImageStore
     platform: str | None = None
+    http: Http | None = None
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
 

@@ -7,11 +7,13 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from valska.external_tools.core.errors import PrerequisiteError, UsageError, ValskaError
 from valska.external_tools.core.images.registry.client import this_platform
+from valska.external_tools.core.images.registry.options import Http, http_options
 from valska.external_tools.core.kit.document import Kind
 from valska.external_tools.core.kit.parts import (
     STORE,
@@ -143,8 +145,22 @@ def _base_part(recipe: Recipe, request: KitRequest) -> Iterator[Part]:
         path=f"bases/sha256/{base.sha256}.oci.tar",
         origin=STORE if here else base.reference.partition("://")[2].partition("/")[0],
         source=here or remote,
-        size=here.stat().st_size if here else None,
+        size=here.stat().st_size if here else _size(remote, request.http),
     )
+
+
+def _size(base: RemoteBase, http: Http | None) -> int | None:
+    """Return the bytes of what a registry has for a base, or None if it does not say so now."""
+    from valska.external_tools.core.images.registry.archive import parts_of
+    from valska.external_tools.core.images.registry.client import manifest
+
+    once = replace(http or http_options(), attempts=1)
+    try:
+        found = manifest(base.reference, platform=base.platform, http=once)
+        return sum(int(part["size"]) for part in parts_of(found))
+    except ValskaError as error:
+        log.info("the size of %s is not known: %s", base.reference, error.message)
+        return None
 
 
 def _wheel_parts(recipe: Recipe, request: KitRequest, run: Run) -> Iterator[Part]:

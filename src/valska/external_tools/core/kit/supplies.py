@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from valska.external_tools.core.errors import ValskaError, VerificationError
-from valska.external_tools.core.images.store import ImageStore, receipt_line
+from valska.external_tools.core.images.store import ImageStore
 from valska.external_tools.core.utils import fsync_directory, sha256_file, write_atomic
 
 SHORT = 12
@@ -126,7 +126,9 @@ def check_base(path: Path, digest: str, platform: str) -> None:
 
 
 def _receipt(path: Path, digest: str, platform: str) -> str:
-    return f"{platform} {receipt_line(path, digest)}"
+    """Return what is noted of a base that has been read, until the file changes."""
+    status = path.stat()
+    return f"{platform} {digest} {status.st_size} {status.st_mtime_ns} {status.st_ino}\n"
 
 
 def put(made: Path, place: Path) -> None:

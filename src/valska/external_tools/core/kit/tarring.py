@@ -131,8 +131,10 @@ def contents(
         yield chunk
         left -= len(chunk)
         _ = advance and advance(len(chunk))
-    padding = -member.size % BLOCK
-    if file.read(padding) != bytes(padding):
+    padding = file.read(-member.size % BLOCK)
+    if len(padding) < -member.size % BLOCK:
+        raise _cut(what)
+    if any(padding):
         raise VerificationError(f"{what} has something after {member.name}, where nothing belongs")
 
 

@@ -227,11 +227,11 @@ def _uv_platform(platform: str) -> str:
 
 
 def _environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment for uv, which is to ask where pip would."""
-    theirs = {new: environ[old] for old, new in _UV_NAMES.items() if environ.get(old)}
+    """Return the environment for uv: its own settings, else what pip's say."""
+    pips = {new: environ[old] for old, new in _UV_NAMES.items() if environ.get(old)}
     bundle = find_ca_bundle(None, environ)
     certificates = {"SSL_CERT_FILE": os.fspath(bundle)} if bundle else {}
-    return {**environ, **certificates, "UV_PYTHON_DOWNLOADS": "never", **theirs}
+    return {**pips, **environ, **certificates, "UV_PYTHON_DOWNLOADS": "never"}
 
 
 def _unanswered(stderr: str) -> PrerequisiteError:
