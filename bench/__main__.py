@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from bench.bundles import bundles
+from bench.images import images
 from bench.measuring import Figure
 from bench.start import start
 from bench.sweeps import sweeps
@@ -24,6 +25,7 @@ PARTS: Mapping[str, Callable[[Path, int], Iterator[Figure]]] = {
     "start": start,
     "bundles": bundles,
     "sweeps": sweeps,
+    "images": images,
 }
 
 
