@@ -291,6 +291,16 @@ def test_what_is_pinned_is_not_complained_of(post, lines):
             "curl -O https://x.org/x.tgz\ncurl -O https://x.org/SUMS\nsha256sum -c SUMS",
             [(1, "fetch-unchecked"), (2, "fetch-unchecked")],
         ),
+        (
+            "curl -O https://x.org/x.tgz; curl -o s https://x.org/S\ngrep x.tgz s | sha256sum -c -",
+            [(1, "fetch-unchecked"), (1, "fetch-unchecked")],
+        ),
+        (
+            "curl -O https://x.org/x.tgz\nsha256sum x.tgz >sums\nsha256sum -c sums",
+            [(1, "fetch-unchecked")],
+        ),
+        ("curl -O https://x.org/x.tgz\nsha256sum x.tgz", [(1, "fetch-unchecked")]),
+        ("conda env create -f env.yml", [(1, "conda")]),
         ("curl -o x https://x.org\nmd5sum -c sums", [(1, "fetch-unchecked")]),
         ("git clone https://x.org/x", [(1, "fetch-unchecked")]),
         ("git clone --branch v1 https://x.org/x\ngit checkout v1", [(1, "fetch-unchecked")]),
@@ -314,6 +324,19 @@ def test_what_is_pinned_is_not_complained_of(post, lines):
 )
 def test_what_is_not_pinned_is_found(post, lines, found):
     assert post(lines) == found
+
+
+def test_checksums_that_are_copied_in_count(post):
+    fetch = "curl -O https://x.org/x.tgz\n"
+    sums = f"{DIGEST}  x.tgz\n"
+    for check in ("sha256sum -c /opt/tool.lock", "grep x.tgz /opt/tool.lock | sha256sum -c"):
+        assert post(fetch + check, lock=sums) == []
+        assert post(fetch + check, lock=sums.replace("x.", "y.")) == [(1, "fetch-unchecked")]
+
+
+def test_a_script_in_python_is_looked_at_as_one(look):
+    text = CLEAN.replace("%post\n    true\n", "%post -c /usr/bin/python3\nurlopen('x')\n")
+    assert [(finding.line, finding.code) for finding in look(text)] == [(11, "fetch-python")]
 
 
 def test_a_list_without_every_hash_is_found(post):

@@ -112,17 +112,16 @@ def _is_sums(command: Command) -> bool:
 
 def _covers(script: Script, command: Command, statement: str, name: str) -> bool:
     """Return whether a check's list has a file; a list that was fetched proves nothing."""
-    lists = [word for word in (*command.words[1:], *command.reads) if not word.startswith("-")]
-    lists = [word for word in lists if not word.isdigit()]
-    if not lists:
+    words = (*command.words[1:], *command.reads)
+    lists = [word for word in words if not word.startswith("-") and not word.isdigit()]
+    if lists:
+        texts = [_content(script, listed) for listed in lists]
+        return any(text is None or _mentions(text, name) for text in texts)
+    if DIGEST.search(statement):
         return _mentions(statement, name)
-    for listed in lists:
-        if _is_fetched(script, listed):
-            continue
-        text = _content(script, listed)
-        if text is None or _mentions(text, name):
-            return True
-    return False
+    piped = (w for c in script.statement(command.statement) for w in (*c.words[1:], *c.reads))
+    known = (_content(script, word) or "" for word in piped)
+    return any(DIGEST.search(text) and _mentions(text, name) for text in known)
 
 
 def _is_fetched(script: Script, name: str) -> bool:
@@ -136,12 +135,19 @@ def _is_fetched(script: Script, name: str) -> bool:
 
 
 def _content(script: Script, name: str) -> str | None:
-    """Return what is in a file as far as it is known: copied in, or written by the script."""
+    """Return what is in a list of checksums, as far as it is known.
+
+    It is copied in, or written in plain words. One that was fetched, or that the script computes,
+    says nothing of what should be there: it counts as empty.
+    """
+    if _is_fetched(script, name):
+        return ""
     writers = [
         "\n".join(other.text for other in script.statement(command.statement))
         for command in script.commands
         if basename(name) in map(basename, command.writes)
     ]
-    if any(DIGEST.search(text) for text in writers):
-        return "\n".join(writers)
-    return script.content(name)
+    text = "\n".join(writers)
+    if DIGEST.search(text):
+        return text
+    return "" if _DIGEST_PROGRAM.search(text) else script.content(name)

@@ -172,6 +172,9 @@ def _check_conda(script: Script, command: Command, words: list[str]) -> Iterator
 def _check_conda_list(script: Script, command: Command, listed: str) -> Iterator[Finding]:
     text = script.content(listed)
     if text is None:
+        if listed.endswith((".yml", ".yaml")):
+            message = f"{listed} names packages, not their digests"
+            yield _error(command, "conda", message, _CONDA_HINT)
         return
     lines = [line.strip() for line in text.splitlines()]
     lines = [line for line in lines if line and not line.startswith("#")]

@@ -51,11 +51,17 @@ class Script:
 def build_scripts(sections: tuple[Section, ...], directory: Path) -> tuple[Script, ...]:
     """Return the scripts of a definition, each with what is copied into the image."""
     copied = dict(_copied(sections, directory))
-    return tuple(
-        Script(read_script(section.lines), copied)
-        for section in sections
-        if section.name in BUILD_SECTIONS
-    )
+    scripts = (section for section in sections if section.name in BUILD_SECTIONS)
+    return tuple(Script(_commands(section), copied) for section in scripts)
+
+
+def _commands(section: Section) -> tuple[Command, ...]:
+    """Return the commands of a section; ``%post -c /bin/python3`` is one of Python alone."""
+    words = section.rest.split()
+    if words[:1] == ["-c"] and any("python" in word for word in words[1:2]):
+        line = section.line
+        return (Command(("python3",), line, line, 0, input=section.lines),)
+    return read_script(section.lines)
 
 
 def basename(name: str) -> str:
