@@ -1,6 +1,8 @@
 """The image record: what it says, and that its form and its version go together."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +10,7 @@ from valska.external_tools.core.images.record import SCHEMA_VERSION, ImageRecord
 from valska.external_tools.core.schema import SchemaError, load_schema
 from valska.external_tools.core.utils import sha256_bytes
 
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "image.md"
 DIGEST = sha256_bytes(b"an image")
 FIRST = {
     "schema_version": "1.0",
@@ -92,3 +95,11 @@ def test_a_record_of_the_first_version_is_still_read(tmp_path):
 def test_a_value_of_the_wrong_form_is_refused(name, value):
     with pytest.raises(SchemaError, match=name):
         record(**{name: value}).to_json()
+
+
+def test_every_field_is_documented():
+    text = PAGE.read_text().partition("\n## The record\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`[^|]*`) \|", text, re.MULTILINE)
+    documented = {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
+    schema = load_schema("image-1")["properties"]
+    assert documented == {*schema, *schema["packages"]["properties"]}
