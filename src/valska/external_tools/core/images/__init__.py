@@ -140,9 +140,10 @@ def describe(
     PrerequisiteError
         If it is not an image, or is cut off.
     """
-    record = record_beside(path, sha256)
-    if record is not None:
-        return record, files_beside(path, record)
+    for place in dict.fromkeys((path, Path(os.path.realpath(path)))):
+        record = record_beside(place, sha256)
+        if record is not None:
+            return record, files_beside(place, record)
     return _unknown(path, sha256, apptainer, run)
 
 

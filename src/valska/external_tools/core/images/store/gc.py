@@ -9,7 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from valska.external_tools.core.errors import ValskaError
@@ -28,7 +28,7 @@ MIN_AGE_S = 24 * 3600.0
 """What is younger is left alone: somebody may be about to use it."""
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
-_WORK = ".build-*"
+_WORK = (".build-*", ".pull-*")
 _YOUNG = "it is younger than a day"
 
 log = logging.getLogger(__name__)
@@ -234,7 +234,11 @@ def _by_digest(store: ImageStore) -> dict[str, list[Path]]:
 
 
 def _leftovers(order: Order) -> list[Item]:
-    """Return what killed commands left: half-written files, and workspaces."""
+    """Return what killed commands left: half-written files, and workspaces.
+
+    They are never taken before a day: somebody may still be writing.
+    """
+    order = replace(order, min_age_s=max(order.min_age_s, MIN_AGE_S))
     store = order.store
     files = [
         path
@@ -242,7 +246,9 @@ def _leftovers(order: Order) -> list[Item]:
         for path in (sorted(folder.iterdir()) if folder.is_dir() else ())
         if _TEMPORARY.fullmatch(path.name) and not _young(order, [path])
     ]
-    work = [path for path in sorted(store.root.glob(_WORK)) if _is_abandoned(order, path)]
+    folders = (store.root, store.bases)
+    found = (path for folder in folders for name in _WORK for path in sorted(folder.glob(name)))
+    work = [path for path in found if _is_abandoned(order, path)]
     return [Item("", path.name, (path,), _size([path])) for path in (*files, *work)]
 
 

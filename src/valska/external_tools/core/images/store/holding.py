@@ -14,6 +14,8 @@ from valska.external_tools.core.lock import LockedError, directory_lock, read_ow
 from valska.external_tools.core.utils import sha256_bytes
 
 POLL_S = 0.1
+PATIENCE_S = 1.0
+"""Who waits for longer is told for whom."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -49,14 +51,15 @@ def hold(
     _make(locks)
     path = locks / _name(key)
     with ExitStack() as held:
-        told = False
+        waited, told = 0.0, False
         while True:
             try:
                 held.enter_context(directory_lock(path))
                 break
             except LockedError:
-                told = told or _tell(path, what)
+                told = told or (waited >= PATIENCE_S and _tell(path, what))
             sleep(POLL_S)
+            waited += POLL_S
         yield
 
 

@@ -73,13 +73,14 @@ def note_use(sif: Path, sha256: str, bundle: Path) -> None:
     """
     real = Path(os.path.realpath(sif))
     store = ImageStore(real.parent.parent)
-    if store.sif(sha256) != real or not _is_kept(store, sha256):
+    if store.sif(sha256) != real:
         return
-    try:
-        add_use(store, Use(sha256, utc_now_iso(), bundle.absolute()))
-    except (ValskaError, OSError) as error:
-        log.info("the store does not learn that %s uses its image: %s", bundle, error)
-    store.find(sha256)  # waits for who has put the image aside
+    if store.record(sha256).exists() or store.aside(sha256).exists():
+        try:
+            add_use(store, Use(sha256, utc_now_iso(), bundle.absolute()))
+        except (ValskaError, OSError) as error:
+            log.info("the store does not learn that %s uses its image: %s", bundle, error)
+        store.find(sha256)  # waits for who has put the image aside
     if not real.is_file():
         raise PrerequisiteError(
             f"the image {sha256[:12]} has just been cleared away from the store {store.root}",
@@ -129,10 +130,6 @@ def forget(store: ImageStore, gone: Iterable[Use]) -> None:
     with store.holding(_LOCK, "tidying up which bundles use images"):
         left = [use.line for use in read_uses(store) if use not in dropped]
         write_atomic(store.bundles, b"".join(left))
-
-
-def _is_kept(store: ImageStore, sha256: str) -> bool:
-    return store.record(sha256).exists() or store.aside(sha256).exists()
 
 
 def _parse(line: bytes) -> Use | None:
