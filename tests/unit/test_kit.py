@@ -675,7 +675,7 @@ def test_what_the_store_has_needs_no_index(index, tmp_path, store, definition):
     kit = fetch(plan, tmp_path / "kit.tar", request)
     there = ImageStore(tmp_path / "there")
     loaded = load(kit.path, there)
-    (built,) = loaded.definitions
+    built = Path(*loaded.definitions)
     assert built.read_text() == definition.read_text()
     assert built.with_suffix(".lock").read_text() == LOCK
     Path(Supplies(store.root).wheels([sha256_bytes(WHEEL)])[0]).unlink()

@@ -61,8 +61,8 @@ def _possible(loaded: Loaded) -> Iterator[str]:
     """Yield the commands that a kit makes possible."""
     kinds = {file.kind.value for file in loaded.document.files}
     builds = "base" in kinds
-    for path in loaded.definitions if builds else ():
-        yield f"valska build --offline {shlex.quote(str(path))}"
+    for name in loaded.definitions if builds else ():
+        yield f"valska build --offline {shlex.quote(name)}"
     for target in loaded.document.targets:
         if target["kind"] != "definition" and loaded.document.purpose != "build":
             yield f"valska submit {shlex.quote(plain(target['name']))}"

@@ -47,13 +47,13 @@ class Loaded:
     new
         Files that the store did not have.
     definitions
-        Where the definitions are from which images can be built now.
+        How to name the definitions from which images can be built now.
     """
 
     document: KitDocument
     sha256: str
     new: tuple[KitFile, ...]
-    definitions: tuple[Path, ...]
+    definitions: tuple[str, ...]
 
 
 def load(
@@ -112,7 +112,7 @@ def _load(
     if not dry_run:
         _store(new, places, records, store)
     return Loaded(
-        document=document, sha256=sha256, new=new, definitions=tuple(_definitions(document, store))
+        document=document, sha256=sha256, new=new, definitions=tuple(built_from(document, store))
     )
 
 
@@ -251,18 +251,21 @@ def _beside(image: KitFile, places: Mapping[str, Path]) -> Iterator[tuple[str, b
             yield suffix, place.read_bytes()
 
 
-def _definitions(document: KitDocument, store: ImageStore) -> Iterator[Path]:
-    """Yield the definitions of a kit: those that come with valska where they are the same."""
+def built_from(document: KitDocument, store: ImageStore) -> Iterator[str]:
+    """Yield how to name each definition of a kit to ``valska build``.
+
+    That is its path in the store, or its name where the same comes with valska.
+    """
     supplies, shipped = Supplies(store.root), shipped_definitions()
     entries = [entry for entry in document.files if entry.kind is Kind.DEFINITION]
     for entry in entries:
         if not entry.name.endswith(SUFFIX):
             continue
-        own = shipped.get(entry.name.removesuffix(SUFFIX))
-        folder = entry.path.rpartition("/")[0]
+        name = entry.name.removesuffix(SUFFIX)
+        own, folder = shipped.get(name), entry.path.rpartition("/")[0]
         files = [e for e in entries if e.path.rpartition("/")[0] == folder]
         same = own is not None and all(_has(own.parent / e.name, e.sha256) for e in files)
-        yield own if own is not None and same else _place(entry, supplies)
+        yield name if same else os.fspath(_place(entry, supplies))
 
 
 def _has(path: Path, digest: str) -> bool:

@@ -85,10 +85,12 @@ def _platform(target: Target) -> str:
 
 def _parts_to_build_or_note(request: KitRequest, notes: list[str], run: Run) -> list[Part]:
     """Return what a build needs; where that cannot be and need not be, say why."""
+    optional = request.target.kind != "definition" and request.purpose is Purpose.ALL
+    if optional and request.target.definition is None and request.target.image is None:
+        return []
     try:
         return _parts_to_build(request, notes, run)
     except ValskaError as error:
-        optional = request.target.kind != "definition" and request.purpose is Purpose.ALL
         if not optional or _is_network(error):
             raise
         notes.append(f"the image cannot be built from this kit: {error.message}")
