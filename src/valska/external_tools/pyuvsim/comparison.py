@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 
+from valska.external_tools.core.comparison.arrays import largest
 from valska.external_tools.core.comparison.formats import differ_in_bytes
 from valska.external_tools.core.comparison.hdf5 import (
     compare_dataset,
@@ -18,6 +21,7 @@ from valska.external_tools.core.comparison.hdf5 import (
 from valska.external_tools.core.comparison.tally import shown
 from valska.external_tools.core.comparison.values import UnreadableError
 from valska.external_tools.core.comparison.verdict import (
+    RTOL,
     OutputComparison,
     OutputFile,
     Part,
@@ -31,11 +35,14 @@ from valska.external_tools.core.comparison.verdict import (
 _SUFFIX = ".uvh5"
 _HISTORY = "Header/history"
 _KEYWORDS = "Header/extra_keywords/"
+_DATA, _TIMES = "Data/visdata", "Header/time_array"
+_ROUNDING, _ROUNDING_OF_TIMES = 1e-12, 1e-15
+"""What an array may differ by, of its largest value. Times are days since 4713 BC."""
 _NAMED = {
-    "Data/visdata": "data",
+    _DATA: "data",
     "Data/flags": "flags",
     "Data/nsamples": "nsamples",
-    "Header/time_array": "times",
+    _TIMES: "times",
     "Header/freq_array": "frequencies",
     "Header/ant_1_array": "baselines (first antenna)",
     "Header/ant_2_array": "baselines (second antenna)",
@@ -85,13 +92,14 @@ def compare_uvh5(
             parts = list(_parts(datasets(mine), datasets(theirs), tolerances))
     except (UnreadableError, KeyError, OSError, RuntimeError) as error:
         return differ_in_bytes(reference, new, f"not readable as UVH5: {error}")
-    return judged(reference, new, "UVH5", parts, notes=tuple(_notes(parts)))
+    notes = (*_notes(parts), *_allowed(parts, tolerances))
+    return judged(reference, new, "UVH5", parts, notes=notes)
 
 
 def _parts(
     reference: Mapping[str, Any], new: Mapping[str, Any], tolerances: Tolerances
 ) -> Iterator[Part]:
-    if "Data/visdata" not in reference:
+    if _DATA not in reference:
         raise KeyError("it has no visibilities")
     for name, title in _NAMED.items():
         if name in reference or name in new:
@@ -133,7 +141,22 @@ def _one(
     mine, theirs = reference[name], new[name]
     if name.startswith(_KEYWORDS) and mine.shape == () == theirs.shape:
         return _keyword(title, text_of(mine), text_of(theirs))
-    return compare_dataset(title, mine, theirs, tolerances)
+    return _compared(name, title, (mine, theirs), tolerances)
+
+
+def _compared(name: str, title: str, pair: tuple[Any, Any], tolerances: Tolerances) -> Part:
+    """Compare two datasets; what rounding leaves of an array's largest value is allowed."""
+    if tolerances.rtol is not None:
+        given = replace(tolerances, rtol=0.0) if name == _TIMES else tolerances
+        return compare_dataset(title, *pair, given)
+    exact = replace(tolerances, rtol=RTOL if name == _DATA else 0.0)
+    part = compare_dataset(title, *pair, exact)
+    if part.verdict is not Verdict.DIFFERENT or part.absolute is None:
+        return part
+    rounding = (_ROUNDING_OF_TIMES if name == _TIMES else _ROUNDING) * largest(pair[0])
+    if not 0 < rounding < math.inf:
+        return part
+    return compare_dataset(title, *pair, replace(exact, atol=max(exact.atol, rounding)))
 
 
 def _keyword(name: str, reference: str, new: str) -> Part:
@@ -207,6 +230,19 @@ def _plain(text: str) -> str:
 def _is_file(*words: str) -> bool:
     suffixes = (".yaml", ".yml", ".txt", ".csv", ".vot", ".skyh5")
     return any(suffix in word for word in words for suffix in suffixes)
+
+
+def _allowed(parts: list[Part], tolerances: Tolerances) -> Iterator[str]:
+    """Say what was allowed, where something differs by no more."""
+    if not any(part.counted and part.verdict is Verdict.EQUIVALENT for part in parts):
+        return
+    if tolerances.rtol is None:
+        yield (
+            f"allowed: {RTOL:g} of each visibility, and of an array's largest value {_ROUNDING:g} "
+            f"({_ROUNDING_OF_TIMES:g} of the times)"
+        )
+    else:
+        yield f"allowed: {tolerances.rtol:g} of each number; times by --atol alone"
 
 
 def _notes(parts: list[Part]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -37,9 +38,23 @@ def compare_arrays(name: str, reference: Any, new: Any, tolerances: Tolerances) 
     if kinds[0] != kinds[1]:
         return _unlike(name, f"type {reference.dtype} and {new.dtype}")
     tally = Tally(tolerances)
-    for first, mine, theirs in _blocks(reference, new):
+    for first, key in _pieces(reference.shape):
+        mine, theirs = _plain(reference[key]), _plain(new[key])
         _add_block(tally, mine, theirs, first, exact=kinds[0] != "number")
     return tally.part(name)
+
+
+def largest(array: Any) -> float:
+    """Return the largest finite absolute value of an array, of numpy or of HDF5; 0 for none."""
+    import numpy as np
+
+    found = 0.0
+    for _, key in _pieces(array.shape):
+        block = _plain(array[key])
+        if block.dtype.kind in "fciu" and block.size:
+            sizes = np.abs(block)
+            found = max(found, float(np.max(sizes, where=np.isfinite(sizes), initial=0.0)))
+    return found
 
 
 def _unlike(name: str, detail: str) -> Part:
@@ -56,18 +71,14 @@ def _kind(dtype: Any) -> str:
     )
 
 
-def _blocks(reference: Any, new: Any) -> Iterator[tuple[int | None, NDArray[Any], NDArray[Any]]]:
-    """Yield where a block of the first axis begins, and the block of either array."""
-    if not reference.shape:
-        yield None, _plain(reference[()]), _plain(new[()])
+def _pieces(shape: tuple[int, ...]) -> Iterator[tuple[int | None, Any]]:
+    """Yield where a block of the first axis begins, and what picks it; None for a single value."""
+    if not shape:
+        yield None, ()
         return
-    size = 1
-    for length in reference.shape[1:]:
-        size *= length
-    rows = max(1, _BLOCK // max(size, 1))
-    for first in range(0, reference.shape[0], rows):
-        block = slice(first, first + rows)
-        yield first, _plain(reference[block]), _plain(new[block])
+    rows = max(1, _BLOCK // max(math.prod(shape[1:]), 1))
+    for first in range(0, shape[0], rows):
+        yield first, slice(first, first + rows)
 
 
 def _plain(block: Any) -> NDArray[Any]:

@@ -87,6 +87,8 @@ def _wanted(parent: Parent) -> str:
 
 
 def _here(parent: Parent, settings: Settings) -> Iterator[tuple[Path, str]]:
+    if parent.image is not None:
+        yield parent.image, "packed in the archive"
     embedded = (parent.manifest.image or {}).get("embedded")
     if embedded:
         yield parent.bundle.shared_path / str(embedded), "packed in the bundle"

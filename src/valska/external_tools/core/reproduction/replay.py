@@ -27,10 +27,24 @@ _LOG_OF_SWEEPS = "logs/%x-%A.log"
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """A sealed bundle, or a point of a sweep, that is to be reproduced."""
+    """A sealed bundle, or a point of a sweep, that is to be reproduced.
+
+    Parameters
+    ----------
+    bundle
+        The bundle.
+    manifest
+        Its manifest.
+    outside
+        Place in the bundle to where it is now, of referenced inputs and borrowed directories.
+    image
+        Where its image lies beside it, if an archive had it.
+    """
 
     bundle: Bundle
     manifest: Manifest
+    outside: Mapping[str, str] = field(default_factory=dict)
+    image: Path | None = None
 
 
 @dataclass(slots=True)
@@ -55,8 +69,17 @@ class _Replayed:
         return self.planned
 
 
-def open_parent(bundle: Bundle) -> Parent:
+def open_parent(
+    bundle: Bundle, outside: Mapping[str, str] | None = None, image: Path | None = None
+) -> Parent:
     """Return a bundle that can be reproduced: sealed, intact, and what its id says.
+
+    Parameters
+    ----------
+    bundle
+        The bundle.
+    outside, image
+        See `Parent`; where ``site.env`` says, or where it was, if not given.
 
     Raises
     ------
@@ -64,8 +87,10 @@ def open_parent(bundle: Bundle) -> Parent:
         If a sealed or referenced file is altered or missing, or the bundle id is not that of its
         content.
     """
-    require_intact(bundle)
-    parent = Parent(bundle, read_manifest(bundle))
+    manifest = read_manifest(bundle)
+    there = reference_places(bundle.site_env, manifest.outside()) | dict(outside or {})
+    require_intact(bundle, there)
+    parent = Parent(bundle, manifest, there, image)
     if _science(parent) != parent.manifest.bundle_id:
         raise VerificationError(
             f"{bundle.path} is not what its bundle id {parent.manifest.bundle_id[:12]} stands for",
@@ -197,11 +222,10 @@ def _directives(entry: StageEntry, ranks: int | None) -> dict[str, str]:
 
 def _inputs(parent: Parent) -> Iterator[Input]:
     """Yield the inputs: copied from the parent, but for those that lie outside of it too."""
-    outside = reference_places(parent.bundle.site_env, parent.manifest.outside())
     for entry in parent.manifest.inputs:
         target = entry.path.removeprefix(f"{parent.bundle.inputs.name}/")
         if entry.mode == StagingMode.REFERENCE:
-            yield Input(entry.name, Path(outside[entry.path]), target)
+            yield Input(entry.name, Path(parent.outside[entry.path]), target)
         else:
             yield Input(entry.name, parent.bundle.inputs / target, target, own=True)
 
@@ -214,9 +238,8 @@ def _configs(parent: Parent) -> dict[str, bytes]:
 
 
 def _borrowed(parent: Parent) -> dict[str, Path]:
-    outside = reference_places(parent.bundle.site_env, parent.manifest.outside())
     return {
-        entry.path.removeprefix(f"{parent.bundle.outputs.name}/"): Path(outside[entry.path])
+        entry.path.removeprefix(f"{parent.bundle.outputs.name}/"): Path(parent.outside[entry.path])
         for entry in parent.manifest.borrowed
     }
 

@@ -1,0 +1,347 @@
+"""Documents, tables, texts and arrays: what is the same, within tolerances, or not."""
+
+import json
+import math
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from valska.external_tools.core.comparison.arrays import compare_arrays
+from valska.external_tools.core.comparison.formats import compare_file
+from valska.external_tools.core.comparison.tally import Tally
+from valska.external_tools.core.comparison.values import (
+    UnreadableError,
+    compare_csv,
+    compare_documents,
+    compare_json,
+    compare_text,
+    compare_yaml,
+    flatten,
+)
+from valska.external_tools.core.comparison.verdict import (
+    OutputFile,
+    Part,
+    Tolerances,
+    Verdict,
+    judged,
+    worst,
+)
+from valska.external_tools.core.utils import sha256_file
+
+LOOSE = Tolerances(rtol=1e-3)
+IDENTICAL, EQUIVALENT, INCOMPLETE, DIFFERENT = Verdict
+
+
+def output(path):
+    return OutputFile(path.name, path.stat().st_size, sha256_file(path), path)
+
+
+def written(folder, name, one, other):
+    """Write a file into two directories; text, or what writes it."""
+    found = []
+    for side, content in (("a", one), ("b", other)):
+        (folder / side).mkdir(exist_ok=True)
+        path = folder / side / name
+        content(path) if callable(content) else path.write_text(content)
+        found.append(path)
+    return found
+
+
+def compared(folder, name, one, other, tolerances=LOOSE):
+    return compare_file(*map(output, written(folder, name, one, other)), tolerances)
+
+
+# --- verdicts and tolerances ---------------------------------------------------------------------
+
+
+def test_the_worst_verdict_is_that_of_the_whole():
+    assert worst([IDENTICAL, EQUIVALENT]) is EQUIVALENT
+    assert worst([IDENTICAL, INCOMPLETE, EQUIVALENT]) is INCOMPLETE
+    assert worst([DIFFERENT, INCOMPLETE]) is DIFFERENT
+    assert worst([]) is INCOMPLETE
+    assert [verdict.holds for verdict in Verdict] == [True, True, False, False]
+
+
+def test_what_does_not_count_cannot_make_a_file_different(tmp_path):
+    one, other = map(output, written(tmp_path, "x", "1", "2"))
+    bad = Part(name="history", verdict=DIFFERENT, counted=False)
+    good = Part(name="data", verdict=IDENTICAL)
+    assert judged(one, other, "x", [bad, good]).verdict is EQUIVALENT
+    assert judged(one, other, "x", [good, Part(name="y", verdict=DIFFERENT)]).verdict is DIFFERENT
+    assert judged(one, other, "x", []).verdict is DIFFERENT
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False), st.floats(0, 1), st.floats(0, 1e300))
+def test_tolerances_allow_what_numpy_allows(size, rtol, difference):
+    size = abs(size)
+    allowed = difference <= rtol * size
+    assert Tolerances(rtol).allow(size, difference) is (allowed and math.isfinite(difference))
+
+
+def test_an_infinite_difference_is_never_within_tolerances():
+    assert not Tolerances(1.0).allow(math.inf, math.inf)
+    tally = Tally(Tolerances(1.0))
+    tally.add(math.inf, 1.0, ())
+    assert tally.verdict is DIFFERENT
+    assert tally.absolute.value is None
+    assert tally.absolute.size == math.inf
+
+
+def test_exact_tolerances_are_the_users_if_there_are_any():
+    assert Tolerances().relative == 1e-9
+    assert Tolerances().exact().relative == 0
+    assert Tolerances(1e-4).exact().relative == 1e-4
+
+
+# --- documents -----------------------------------------------------------------------------------
+
+
+def test_a_number_within_the_tolerance_is_equivalent_and_told():
+    part = compare_documents({"a": {"b": [1.0, 2.0]}}, {"a": {"b": [1.0, 2.001]}}, LOOSE)
+    assert part.verdict is EQUIVALENT
+    assert (part.differing, part.total) == (1, 2)
+    assert part.absolute.index == ("a", "b", 1)
+    assert part.absolute.value == pytest.approx(0.001)
+    assert part.relative.value == pytest.approx(0.0005)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"a": 1.0}, {"a": 1.1}),
+        ({"a": 1000}, {"a": 1001}),
+        ({"a": True}, {"a": 1}),
+        ({"a": "x"}, {"a": "y"}),
+        ({"a": 1}, {}),
+        ({}, {"a": None}),
+        ([1, 2], [1]),
+        ({"a": {}}, {"a": []}),
+        ({"a": math.nan}, {"a": 1.0}),
+        (0.0, 1e-300),
+    ],
+)
+def test_documents_that_differ(one, other):
+    part = compare_documents(one, other, LOOSE)
+    assert part.verdict is DIFFERENT
+    assert part.detail
+    assert part.differing >= 1
+
+
+def test_the_order_of_keys_and_the_kind_of_a_whole_number_do_not_count():
+    part = compare_documents({"a": 1, "b": math.nan}, {"b": math.nan, "a": 1.0}, Tolerances(0.0))
+    assert part.verdict is IDENTICAL
+    assert part.detail == ""
+
+
+@given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(),
+                    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))  # fmt: skip
+def test_every_document_is_identical_to_itself(document):
+    again = json.loads(json.dumps(document))
+    assert compare_documents(document, again, Tolerances(0.0)).verdict is IDENTICAL
+    assert list(flatten(document)) or document in ({}, [])
+
+
+def test_yaml_tags_count(tmp_path):
+    one, other = written(
+        tmp_path, "t.yaml", "0: !Airy\n  diameter: 14\n", "0: !Short {diameter: 14}\n"
+    )
+    part = compare_yaml(one, other, LOOSE)
+    assert part.verdict is DIFFERENT
+    assert "!Airy" in part.detail + str(part)
+    same = written(tmp_path, "u.yaml", "0: !Airy\n  d: 14\n", "0: !Airy {d: 14}\n")
+    assert compare_yaml(*same, LOOSE).verdict is IDENTICAL
+
+
+@pytest.mark.parametrize("compare", [compare_json, compare_yaml, compare_csv, compare_text])
+def test_what_is_no_text_is_unreadable(tmp_path, compare):
+    (tmp_path / "x").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UnreadableError):
+        compare(tmp_path / "x", tmp_path / "x", LOOSE)
+
+
+# --- tables and texts ----------------------------------------------------------------------------
+
+
+def test_a_cell_that_differs_is_named_by_line_and_column(tmp_path):
+    paths = written(tmp_path, "t.csv", "k,v\n1,2.0\n", "k,v\n1,2.5\n")
+    part = compare_csv(*paths, LOOSE)
+    assert part.verdict is DIFFERENT
+    assert part.absolute.index == (2, 2)
+    assert part.relative.value == pytest.approx(0.25)
+    assert compare_csv(*paths, Tolerances(0.3)).verdict is EQUIVALENT
+
+
+def test_words_of_a_text_that_are_numbers_have_tolerances(tmp_path):
+    paths = written(tmp_path, "t.txt", "ln Z  -2.0E+02 +/- 1\n", "ln  Z -2.00001E+02 +/- 1\n")
+    assert compare_text(*paths, LOOSE).verdict is EQUIVALENT
+    assert compare_text(*paths, Tolerances(0.0)).verdict is DIFFERENT
+
+
+def test_a_line_more_is_a_difference(tmp_path):
+    part = compare_text(*written(tmp_path, "t.txt", "a\n", "a\nb\n"), LOOSE)
+    assert part.verdict is DIFFERENT
+    assert "1 lines" in part.detail
+    assert "2 lines" in part.detail
+
+
+# --- arrays --------------------------------------------------------------------------------------
+
+
+def test_the_largest_difference_and_its_index():
+    one = np.ones((4, 3))
+    other = one.copy()
+    other[2, 1], other[0, 0] = 1.5, 1.25
+    part = compare_arrays("x", one, other, Tolerances(0.3))
+    assert part.verdict is DIFFERENT
+    assert (part.differing, part.total) == (2, 12)
+    assert (part.absolute.value, part.absolute.index) == (0.5, (2, 1))
+    assert (part.absolute.reference, part.absolute.new) == ("1.0", "1.5")
+    assert "[2, 1]" in part.detail
+
+
+def test_the_largest_relative_difference_is_elsewhere_and_zero_has_none():
+    one, other = np.array([0.0, 1e-6, 100.0]), np.array([1e-9, 2e-6, 100.1])
+    part = compare_arrays("x", one, other, Tolerances(2.0, atol=1e-8))
+    assert part.verdict is EQUIVALENT
+    assert part.absolute.index == (2,)
+    assert part.relative.index == (1,)
+    assert part.relative.value == pytest.approx(1.0)
+
+
+def test_blocks_do_not_change_what_is_found(monkeypatch):
+    rng = np.random.default_rng(1)
+    one = rng.normal(size=(50, 7)) + 1j * rng.normal(size=(50, 7))
+    other = one + 1e-5 * rng.normal(size=(50, 7))
+    whole = compare_arrays("x", one, other, LOOSE)
+    monkeypatch.setattr("valska.external_tools.core.comparison.arrays._BLOCK", 20)
+    assert compare_arrays("x", one, other, LOOSE) == whole
+    difference = np.abs(one - other)
+    at = np.unravel_index(np.argmax(difference), difference.shape)
+    assert whole.absolute.index == tuple(map(int, at))
+    assert whole.absolute.value == difference.max()
+    assert whole.total == 350
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "verdict"),
+    [
+        (np.array([1, 2]), np.array([1, 3]), DIFFERENT),
+        (np.array([True]), np.array([False]), DIFFERENT),
+        (np.array([b"xx"]), np.array([b"yy"]), DIFFERENT),
+        (np.zeros(3), np.zeros(4), DIFFERENT),
+        (np.zeros(3), np.zeros(3, int), DIFFERENT),
+        (np.array([np.nan, 1]), np.array([np.nan, 1]), IDENTICAL),
+        (np.array([np.nan, 1]), np.array([2, np.nan]), DIFFERENT),
+        (np.array([np.inf]), np.array([np.inf]), IDENTICAL),
+        (np.array([np.inf]), np.array([1.0]), DIFFERENT),
+        (np.array(1.0), np.array(1.0001), EQUIVALENT),
+        (np.ones(3, np.float32), np.ones(3), IDENTICAL),
+        (np.zeros((0, 3)), np.zeros((0, 3)), IDENTICAL),
+    ],
+)
+def test_arrays(one, other, verdict):
+    part = compare_arrays("x", one, other, LOOSE)
+    assert part.verdict is verdict
+    assert bool(part.detail) is (verdict is not IDENTICAL)
+
+
+def test_whole_numbers_have_no_tolerance():
+    one = np.array([10**9])
+    assert compare_arrays("x", one, one + 1, Tolerances(0.1)).verdict is DIFFERENT
+
+
+def test_many_words_that_differ_are_counted_but_not_all_told():
+    part = compare_arrays("x", np.zeros(10**5, bool), np.ones(10**5, bool), LOOSE)
+    assert part.differing == 10**5
+
+
+def test_complex_numbers_as_hdf5_has_them():
+    def of(value):
+        array = np.zeros(2, [("r", "<f8"), ("i", "<f8")])
+        array["i"] = value
+        return array
+
+    assert compare_arrays("x", of(1.0), of(1.0001), LOOSE).verdict is EQUIVALENT
+    assert compare_arrays("x", of(1.0), of(1.1), LOOSE).verdict is DIFFERENT
+
+
+# --- files by their format -----------------------------------------------------------------------
+
+
+def npz(**arrays):
+    return lambda path: np.savez(path, **arrays)
+
+
+def npz_compressed(**arrays):
+    return lambda path: np.savez_compressed(path, **arrays)
+
+
+def h5(value, **attributes):
+    def write(path):
+        with h5py.File(path, "w") as file:
+            file["group/x"] = np.asarray(value)
+            file["group"].attrs.update(attributes)
+
+    return write
+
+
+def test_files_with_the_same_bytes_are_identical_whatever_they_are(tmp_path):
+    found = compared(tmp_path, "x.unknown", "1\n", "1\n")
+    assert found.verdict is IDENTICAL
+    assert found.parts == ()
+
+
+def test_an_archive_of_arrays_written_otherwise_is_equivalent(tmp_path):
+    found = compared(tmp_path, "x.npz", npz(a=np.ones(3)), npz_compressed(a=np.ones(3)))
+    assert found.verdict is EQUIVALENT
+    assert [part.verdict for part in found.parts] == [IDENTICAL]
+    assert "the bytes differ in how they are written" in found.notes[0]
+
+
+def test_an_archive_that_lacks_an_array_differs(tmp_path):
+    found = compared(tmp_path, "x.npz", npz(a=np.ones(3), b=np.ones(3)), npz(a=np.ones(3)))
+    assert found.verdict is DIFFERENT
+    assert found.parts[1].detail == "only the reference has it"
+
+
+def test_hdf5_by_datasets_and_attributes(tmp_path):
+    found = compared(tmp_path, "x.h5", h5([1.0], unit="Jy"), h5([1.0001], unit="Jy"))
+    assert found.verdict is EQUIVALENT
+    assert [part.name for part in found.parts] == ["group/x", "attributes"]
+    found = compared(tmp_path, "y.h5", h5([1.0], unit="Jy"), h5([1.0], unit="K"))
+    assert found.verdict is DIFFERENT
+    assert "'Jy' and 'K'" in found.parts[1].detail
+
+
+@pytest.mark.parametrize("name", ["x.npz", "x.npy", "x.h5", "x.json", "x.yaml"])
+def test_a_damaged_file_is_compared_by_its_bytes(tmp_path, name):
+    found = compared(tmp_path, name, "{[1: }", "{[2: }")
+    assert found.verdict is DIFFERENT
+    assert found.method == "bytes"
+    assert "only bytes were compared" in found.notes[0]
+
+
+def test_pickled_objects_are_not_read(tmp_path):
+    def pickled(value):
+        return lambda path: np.save(path, np.array([value], object), allow_pickle=True)
+
+    found = compared(tmp_path, "x.npy", pickled("a"), pickled("b"))
+    assert (found.verdict, found.method) == (DIFFERENT, "bytes")
+
+
+def test_an_unknown_format_differs_and_it_is_said_that_only_bytes_were_compared(tmp_path):
+    found = compared(tmp_path, "x.miriad", "a", "bc")
+    assert found.verdict is DIFFERENT
+    assert found.parts[0].detail == "they differ (1 and 2 bytes)"
+
+
+def test_a_file_of_which_only_the_digest_is_left(tmp_path):
+    one, other = written(tmp_path, "x.json", "[1]", "[2]")
+    gone = OutputFile("x.json", 3, sha256_file(one), None)
+    assert compare_file(gone, output(one), LOOSE).verdict is IDENTICAL
+    found = compare_file(gone, output(other), LOOSE)
+    assert found.verdict is INCOMPLETE
+    assert "the file of the reference is not there" in found.notes[0]
