@@ -7,13 +7,14 @@ import os
 import re
 import stat
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from valska.external_tools.core.errors import PrerequisiteError, UsageError
+from valska.external_tools.core.images.building.canonical import EMPTIED, FILES_EMPTIED
 from valska.external_tools.core.images.definition import Definition
 from valska.external_tools.core.suggest import did_you_mean
 from valska.external_tools.core.utils import sha256_file
@@ -172,24 +173,26 @@ def _local_kind(path: Path) -> str:
 def tree_sha256(root: Path) -> str | None:
     """Return one digest of names, modes, links and contents below a directory.
 
-    Owners and times are left out. None if a file cannot be read.
+    Owners and times are left out, and the content of what no image keeps, such as caches that only
+    root can enter. None if a file cannot be read.
     """
     digest = sha256()
+    passed_over = {os.fspath(root / name) for name in (*EMPTIED, *FILES_EMPTIED)}
     try:
-        for entry in _walk(os.fspath(root)):
+        for entry in _walk(os.fspath(root), passed_over):
             digest.update(_describe(root, entry))
     except OSError:
         return None
     return digest.hexdigest()
 
 
-def _walk(directory: str) -> Iterator[os.DirEntry[str]]:
+def _walk(directory: str, passed_over: Container[str]) -> Iterator[os.DirEntry[str]]:
     with os.scandir(directory) as found:
         entries = sorted(found, key=lambda entry: os.fsencode(entry.name))
     for entry in entries:
         yield entry
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk(entry.path)
+        if entry.is_dir(follow_symlinks=False) and entry.path not in passed_over:
+            yield from _walk(entry.path, passed_over)
 
 
 def _describe(root: Path, entry: os.DirEntry[str]) -> bytes:

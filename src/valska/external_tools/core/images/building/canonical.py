@@ -18,7 +18,7 @@ from pathlib import Path
 from valska.external_tools.core.images.building import bytecode
 from valska.external_tools.core.images.building.bytecode import settle_bytecode
 
-EMPTIED = ("tmp", "var/tmp", "dev", "root/.cache", "var/lib/apt/lists")
+EMPTIED = ("tmp", "var/tmp", "dev", "var/lib/apt/lists")
 """Directories of which nothing is kept."""
 
 FILES_EMPTIED = ("run", "var/cache", "var/log")
@@ -27,7 +27,7 @@ FILES_EMPTIED = ("run", "var/cache", "var/log")
 REMOVED = (
     *("etc/passwd-", "etc/group-", "etc/shadow-", "etc/gshadow-", "etc/subuid-", "etc/subgid-"),
     *("var/lib/dpkg/*-old", "var/lib/dpkg/lock*", "var/lib/systemd/random-seed"),
-    *("etc/ssh/ssh_host_*", "root/.bash_history", "root/.python_history", "root/.wget-hsts"),
+    *("etc/ssh/ssh_host_*", "root/.cache", "root/.bash_history", "root/.python_history", "root/.wget-hsts"),
     *(".dockerenv", "etc/.pwd.lock"),
 )
 BLANKED = (

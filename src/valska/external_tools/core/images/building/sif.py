@@ -268,6 +268,8 @@ def read_sif(path: Path) -> Sif:
     if len(table) < count * _DESCRIPTOR.size:
         raise _cut_off(path)
     objects = tuple(_objects(table))
+    if any(found.offset < 0 or found.size < 0 for found in objects):
+        raise PrerequisiteError(f"{path} is a damaged SIF image: its descriptors", _NOT_AN_IMAGE)
     if any(found.offset + found.size > end for found in objects):
         raise _cut_off(path)
     return Sif(path, objects)
