@@ -138,7 +138,7 @@ def _require(store: ImageStore, sha256: str, copied: str) -> None:
     if copied != sha256:
         raise VerificationError(
             f"{store.sif(sha256)} has been altered: it does not have the digest of its name",
-            "Remove it and its record, and build it again.",
+            "Build it again with --force, or import it again: it is replaced then.",
         )
 
 

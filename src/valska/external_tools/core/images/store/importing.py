@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import re
 import tarfile
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ from pathlib import Path
 from valska.external_tools.core.errors import (
     PrerequisiteError,
     UsageError,
+    ValskaError,
     VerificationError,
 )
 from valska.external_tools.core.images import describe
@@ -28,6 +31,8 @@ _SUFFIXES = r"\.[A-Za-z0-9._+-]{1,40}"
 _MEMBER = re.compile(rf"(?:\./)?({re.escape(SUMS)}|sha256/[0-9a-f]{{64}}(?:\.[a-z]+){{1,3}})")
 _FOLDER = re.compile(r"\.|(?:\./)?sha256/?")
 _SUM = re.compile(rf"([0-9a-f]{{64}})  (sha256/[0-9a-f]{{64}}{_SUFFIXES})")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +81,7 @@ def import_images(
         If it cannot be copied.
     """
     path = path.expanduser().absolute()
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - of a name that is too long, pathlib raises
         return _import_export(path, path, store, apptainer, run)
     if _is_tar(path):
         with store.workspace() as work:
@@ -91,9 +96,8 @@ def _import_sif(
     sha256 = digest_image(path)
     require_named(path, sha256)
     with store.holding(sha256, f"importing {path.name}"):
-        if known := store.find(sha256):
-            store.check(sha256)
-            return Imported(known[0], new=False)
+        if known := _known(store, sha256):
+            return Imported(known, new=False)
         record, files = describe(path, sha256, apptainer=apptainer, run=run)
         with store.workspace() as work:
             copy = path if move else work / "image.sif"
@@ -102,6 +106,17 @@ def _import_sif(
                     f"{path} was changed while it was copied", "Import it again."
                 )
             return Imported(store.add(copy, record, files), new=True)
+
+
+def _known(store: ImageStore, sha256: str) -> ImageRecord | None:
+    """Return the record of an image that is in the store, whole and readable."""
+    try:
+        for record in store.find(sha256):
+            store.check(sha256)
+            return record
+    except ValskaError as error:
+        log.warning("what the store has is replaced: %s", error.message)
+    return None
 
 
 def _import_export(

@@ -34,9 +34,11 @@ def require_digest(sif: Path, receipt: Path, sha256: str) -> None:
         If it is not there or cannot be read.
     """
     if digest_image(sif) != sha256:
+        with suppress(OSError):
+            receipt.unlink()
         raise VerificationError(
             f"{sif} has been altered: it does not have the digest of its name",
-            "Remove it and its record, and build it again.",
+            "Build it again with --force, or import it again: it is replaced then.",
         )
     with suppress(ValskaError, OSError):
         write_receipt(sif, receipt, sha256)
