@@ -502,3 +502,31 @@ def test_images_in_the_store_are_found_by_digest_and_name_with_their_listings(
     path.write_bytes(images.get(new).to_bytes())
     assert call("small1.1", path).exit_code == 0
     assert find_contents(str(path), images).listing is not None
+
+
+@pytest.mark.apptainer
+def test_rpm_is_asked_in_an_image_that_has_it_and_no_record(sifs, images, tmp_path_factory):
+    work = tmp_path_factory.mktemp("rpm")
+    sandbox, sif = work / "sandbox", work / "rpm.sif"
+    shutil.copytree(sifs[1].parent / "sandbox-1.0", sandbox, symlinks=True)
+    (sandbox / "var" / "lib" / "rpm").mkdir(parents=True)
+    (sandbox / "var" / "lib" / "rpm" / "rpmdb.sqlite").write_text("")
+    # Answers as rpm 4.18 does, which would bring in a hundred megabytes.
+    answer = r"bash\t0\t5.1-2.el9\tx86_64\tGPLv3+\ntiny\t2\t1.2-3\tnoarch\tMIT\n"
+    (sandbox / "bin" / "rpm").write_text(f"#!/bin/sh\nprintf '{answer}'\n")
+    (sandbox / "bin" / "rpm").chmod(0o755)
+    subprocess.run(["apptainer", "--quiet", "build", sif, sandbox], check=True)
+    packages = find_contents(str(sif), images, "apptainer").packages
+    assert {one.name: one.version for one in packages.of("rpm")} == {
+        "bash": "5.1-2.el9",
+        "tiny": "2:1.2-3",
+    }
+    assert find_contents(str(sif), images).packages.of("rpm") == ()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_an_image_that_may_not_be_read_is_named(images, tmp_path):
+    (tmp_path / "x.sif").write_text("")
+    (tmp_path / "x.sif").chmod(0)
+    with pytest.raises(PrerequisiteError, match="Permission denied"):
+        image_contents(tmp_path / "x.sif")

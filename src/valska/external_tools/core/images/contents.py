@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from valska.external_tools.core.errors import PrerequisiteError, UsageError, ValskaError
 from valska.external_tools.core.images.listing import SUFFIX, Listing, list_tree
 from valska.external_tools.core.images.packages import (
+    Ask,
     Package,
     Packages,
     read_packages,
@@ -20,6 +21,7 @@ from valska.external_tools.core.images.packages.model import RPM
 from valska.external_tools.core.images.packages.ownership import Key, read_owners
 from valska.external_tools.core.images.record import ImageRecord, read_record
 from valska.external_tools.core.images.tree import DirectoryTree, Tree
+from valska.external_tools.core.process import Run, run
 from valska.external_tools.core.utils import sha256_file
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ class Contents:
         File with its listing, if that is kept.
     sif
         The image itself, where it is at hand.
+    ask
+        Runs a program in the image, for rpm where no record has its answer.
     """
 
     def __init__(
@@ -53,17 +57,18 @@ class Contents:
         tree: Path | Tree | None = None,
         listing: Path | None = None,
         sif: Path | None = None,
+        ask: Ask | None = None,
     ) -> None:
         self.title, self.record = title, record
         self._tree = DirectoryTree(tree) if isinstance(tree, Path) else tree
-        self._kept, self._sif = listing, sif
+        self._kept, self._sif, self._ask = listing, sif, ask
 
     @cached_property
     def sha256(self) -> str | None:
         """Digest of the SIF, where there is one."""
         if self.record is not None:
             return self.record.sha256
-        return sha256_file(self._sif) if self._sif else None
+        return _digest(self._sif) if self._sif else None
 
     @cached_property
     def tree(self) -> Tree | None:
@@ -87,13 +92,13 @@ class Contents:
 
     @cached_property
     def packages(self) -> Packages:
-        """The packages: of the files, else of the record; rpm's are in the record alone."""
+        """The packages: of the files, else of the record; rpm's of the record, else of rpm."""
         recorded = recorded_packages(self.record.packages if self.record else {})
         if self.tree is None:
             return recorded
+        if not recorded.of(RPM):
+            return read_packages(self.tree, self._ask)
         found = read_packages(self.tree)
-        if found.of(RPM) or not recorded.of(RPM):
-            return found
         return Packages(
             tuple(sorted((*found.all, *recorded.of(RPM)), key=Package.sort_key)),
             found.interpreters,
@@ -116,7 +121,9 @@ class Contents:
         return None
 
 
-def find_contents(reference: str, store: ImageStore) -> Contents:
+def find_contents(
+    reference: str, store: ImageStore, apptainer: str | None = None, run: Run = run
+) -> Contents:
     """Return what is in the image that a reference stands for.
 
     Parameters
@@ -126,6 +133,10 @@ def find_contents(reference: str, store: ImageStore) -> Contents:
         store, its digest, the start of it, or the name of its definition.
     store
         Where images are.
+    apptainer
+        Runs rpm in an image that has it and no record; without it such packages are not known.
+    run
+        Runs programs.
 
     Raises
     ------
@@ -140,7 +151,7 @@ def find_contents(reference: str, store: ImageStore) -> Contents:
     if path.suffix == RECORD_SUFFIX:
         return record_contents(path, store)
     if "/" in reference or path.suffix == ".sif":
-        return image_contents(path, store=store)
+        return image_contents(path, store=store, ask=_asking(apptainer, path, run))
     digest = reference.removeprefix("sha256:")
     record = store.newest(reference.removesuffix(".def")) if digest == reference else None
     record = record or store.get(digest)
@@ -149,7 +160,10 @@ def find_contents(reference: str, store: ImageStore) -> Contents:
 
 
 def image_contents(
-    sif: Path, record: ImageRecord | None = None, store: ImageStore | None = None
+    sif: Path,
+    record: ImageRecord | None = None,
+    store: ImageStore | None = None,
+    ask: Ask | None = None,
 ) -> Contents:
     """Return what is in a SIF, with its record and listing: those beside it, or the store's.
 
@@ -165,7 +179,7 @@ def image_contents(
         return Contents(title, record=record, listing=sif.with_suffix(SUFFIX), sif=sif)
     record = _record_of(sif, store)
     listing = _listing_of(record, sif, store) if record is not None else None
-    return Contents(str(sif), record=record, listing=listing, sif=sif)
+    return Contents(str(sif), record=record, listing=listing, sif=sif, ask=ask)
 
 
 def record_contents(path: Path, store: ImageStore | None = None) -> Contents:
@@ -189,6 +203,24 @@ def record_contents(path: Path, store: ImageStore | None = None) -> Contents:
     return Contents(str(path), record=record, listing=_listing_of(record, path, store), sif=sif)
 
 
+def _asking(apptainer: str | None, sif: Path, run: Run) -> Ask | None:
+    """Return what runs a program in an image."""
+    from valska.external_tools.core.images.apptainer import ask
+
+    if apptainer is None:
+        return None
+    return lambda argv: ask(apptainer, sif, tuple(argv), run=run)
+
+
+def _digest(sif: Path) -> str:
+    try:
+        return sha256_file(sif)
+    except OSError as error:
+        raise PrerequisiteError(
+            f"cannot read {sif}: {error.strerror}", "Check its permissions."
+        ) from error
+
+
 def _listing_of(record: ImageRecord, path: Path, store: ImageStore | None) -> Path | None:
     """Return where the listing of a record is: beside a file, or in the store."""
     beside = path.with_suffix(SUFFIX)
@@ -199,7 +231,7 @@ def _listing_of(record: ImageRecord, path: Path, store: ImageStore | None) -> Pa
 
 def _record_of(sif: Path, store: ImageStore | None) -> ImageRecord | None:
     """Return the record of an image: the one beside it, or the store's."""
-    sha256 = sha256_file(sif)
+    sha256 = _digest(sif)
     with suppress(ValskaError):
         record = read_record(sif.with_suffix(RECORD_SUFFIX))
         if record.sha256 == sha256:
