@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,16 @@ import click
 from valska.cli.options import dry_run_option, json_option, parse_directives, slurm_option
 from valska.cli.output import note, plain, result, result_json, table
 from valska.cli.progress import Progress
+from valska.cli.rate import Rate
 from valska.cli.state import state
 from valska.cli.tolerances import take_tolerances, tolerance_options
 from valska.cli.verdicts import print_comparison, require_same
 from valska.external_tools.core.comparison.document import to_json
 from valska.external_tools.core.comparison.verdict import Tolerances
 from valska.external_tools.core.config import resolve
-from valska.external_tools.core.errors import UsageError
+from valska.external_tools.core.errors import PrerequisiteError, UsageError
 from valska.external_tools.core.reproduction import running
-from valska.external_tools.core.reproduction.reference import open_reference
+from valska.external_tools.core.reproduction.reference import Located, locate, open_parent
 from valska.external_tools.core.reproduction.replay import Parent
 from valska.external_tools.core.run_directory import refuse_inside
 from valska.external_tools.core.submission.preparation import scheduler_of
@@ -87,9 +89,14 @@ def command(
     parse_directives(directives)
     place = running.Reproduction(output or _place(path))
     refuse_inside(place.path)
-    parent = open_reference(path, place.reference)
+    if dry_run and path.is_file():
+        _rehearse_archive(path, place, as_json)
+        return
+    located = _located(path, place.reference)
+    tool = located.manifest.tool
+    settings = resolve(tool, flags={"scheduler": scheduler}, path=state().config)
+    parent = open_parent(located, settings.images)
     running.require_outputs(parent)
-    settings = resolve(parent.manifest.tool, flags={"scheduler": scheduler}, path=state().config)
     wish = running.Wish(
         parent=parent,
         place=place,
@@ -111,6 +118,14 @@ def command(
     _conclude(wish, made, tolerances, as_json)
 
 
+def _located(path: Path, unpacked: Path) -> Located:
+    rate = Rate("Unpacking")
+    try:
+        return locate(path, unpacked, rate)
+    finally:
+        rate.end()
+
+
 def _place(path: Path) -> Path:
     name = path.absolute().name
     for suffix in _SUFFIXES:
@@ -129,13 +144,24 @@ def _ranks(parent: Parent, given: tuple[str, ...]) -> dict[str, int]:
     return found
 
 
+def _rehearse_archive(path: Path, place: running.Reproduction, as_json: bool) -> None:
+    """Say what would be done with an archive, which is not read for that."""
+    if as_json:
+        result_json({"dry_run": True, "archive": path, "bundle": place.bundle.path})
+        return
+    result(
+        table([("unpack", f"{path} into {place.reference}"), ("bundle", str(place.bundle.path))])
+    )
+    note("Nothing was made.")
+
+
 def _rehearse(wish: running.Wish, as_json: bool) -> None:
-    image = running.image_of(wish)
+    image, where = _image(wish)
     rows = [
         ("bundle", str(wish.place.bundle.path)),
         ("parent", f"{wish.parent.bundle.path} ({wish.parent.manifest.bundle_id[:12]})"),
         ("scheduler", wish.scheduler.name),
-        *([("image", f"{image.image.path} ({image.how})")] if image else []),
+        *([("image", where)] if where else []),
         *(("stage", f"{one.name}: {shlex.join(one.argv)}") for one in wish.parent.manifest.stages),
     ]
     if as_json:
@@ -145,13 +171,22 @@ def _rehearse(wish: running.Wish, as_json: bool) -> None:
                 "bundle": wish.place.bundle.path,
                 "parent": wish.parent.manifest.bundle_id,
                 "scheduler": wish.scheduler.name,
-                "image": image.image.path if image else None,
+                "image": image,
                 "stages": [one.name for one in wish.parent.manifest.stages],
             }
         )
         return
     result(table([(name, plain(text)) for name, text in rows]))
     note("Nothing was made.")
+
+
+def _image(wish: running.Wish) -> tuple[Path | None, str]:
+    """Return where the image is, and that in words; nothing is fetched or built."""
+    try:
+        found = running.image_of(replace(wish, sources=()))
+    except PrerequisiteError:
+        return None, "not on this machine: to be fetched from its registry, or built"
+    return (found.image.path, f"{found.image.path} ({found.how})") if found else (None, "")
 
 
 def _leave(wish: running.Wish, made: running.Made, as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,10 +11,12 @@ from pathlib import Path
 from valska.external_tools.core.bundling import BundledImage
 from valska.external_tools.core.config import Settings
 from valska.external_tools.core.errors import PrerequisiteError, ValskaError
-from valska.external_tools.core.images import adopt, digest_image
+from valska.external_tools.core.images import adopt, digest_image, resolve_image
 from valska.external_tools.core.images.store import ImageStore
-from valska.external_tools.core.reproduction.replay import Parent, parent_image
+from valska.external_tools.core.reproduction.replay import Parent, image_files, parent_image
 from valska.external_tools.core.submission.preparation import site_image
+
+_BUILT = ("definition", "lock")
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +83,82 @@ def find_image(
         f"no image {_wanted(parent)[:12]}: " + "; ".join(tried),
         "Name it with --image PATH.",
     )
+
+
+def fetch_image(parent: Parent, settings: Settings) -> Found | None:
+    """Fetch a bundle's image from a registry that has it, by its digest, into the store.
+
+    Raises
+    ------
+    ValskaError
+        If no registry that is known gives it.
+    """
+    from valska.external_tools.core.images.registry.options import http_options
+    from valska.external_tools.core.images.registry.pulling import import_oras
+
+    store, wanted = ImageStore(settings.images), _wanted(parent)
+    refused: list[ValskaError] = []
+    for uri in dict.fromkeys((*parent.published, *_sources_of(parent))):
+        try:
+            http = http_options(ca_bundle=settings.ca_bundle)
+            record = import_oras(uri, store, http=http, apptainer=settings.apptainer)
+        except ValskaError as error:
+            refused.append(error)
+            continue
+        if record.sha256 == wanted:
+            return Found(parent_image(parent, store.sif(wanted)), f"fetched from {uri}", same=True)
+    if refused:
+        raise refused[-1]
+    raise PrerequisiteError("no registry is known to have it")
+
+
+def rebuild_image(parent: Parent, settings: Settings) -> Found | None:
+    """Build an image from the definition and the lock that a bundle holds, into the store.
+
+    Raises
+    ------
+    ValskaError
+        If the bundle has no definition, or it cannot be built here.
+    """
+    from valska.external_tools.core.images.building.draft import BuildRequest, draft_build
+    from valska.external_tools.core.images.building.make import build
+
+    store = ImageStore(settings.images)
+    sources = [(name, data) for name, (role, data) in image_files(parent).items() if role in _BUILT]
+    definitions = [name for name, _ in sources if name.endswith(".def")]
+    if not definitions:
+        raise PrerequisiteError("the bundle has no definition to build it from")
+    log.warning("the image is built from the definition that the bundle holds; that takes a while")
+    with store.workspace() as work:
+        for name, data in sources:
+            (work / name).write_bytes(data)
+        request = BuildRequest(
+            definition=work / definitions[0],
+            store=store,
+            build_arguments=dict((parent.manifest.image or {}).get("build_arguments") or {}),
+            apptainer=settings.apptainer,
+            ca_bundle=settings.ca_bundle,
+            binds=settings.build_binds,
+        )
+        record = build(draft_build(request)).record
+    if record.sha256 == _wanted(parent):
+        how = "built again from the bundle's definition, to the last bit the same"
+        return Found(parent_image(parent, store.sif(record.sha256)), how, same=True)
+    how = f"built again from the bundle's definition: {record.sha256[:12]}, another digest"
+    return Found(resolve_image(f"sha256:{record.sha256}", store), how, same=False)
+
+
+ELSEWHERE: tuple[Source, ...] = (fetch_image, rebuild_image)
+"""Ways to an image that is not on this machine."""
+
+
+def _sources_of(parent: Parent) -> Iterator[str]:
+    """Yield where a registry had the image, by the record that the bundle holds."""
+    for role, data in image_files(parent).values():
+        if role == "image-record":
+            uri = str((json.loads(data).get("source") or {}).get("uri", ""))
+            if uri.startswith("oras://"):
+                yield uri
 
 
 def _wanted(parent: Parent) -> str:

@@ -16,8 +16,7 @@ from valska.external_tools.core.errors import PrerequisiteError, UsageError, Ver
 from valska.external_tools.core.manifest import Manifest, StageEntry, bundle_id, read_manifest
 from valska.external_tools.core.run_directory import Bundle
 from valska.external_tools.core.runner import RunnerKind
-from valska.external_tools.core.seal import require_intact
-from valska.external_tools.core.site import Site, reference_places
+from valska.external_tools.core.site import Site
 from valska.external_tools.core.staging import StagingMode
 from valska.external_tools.core.tool import Input, Read, RunPlan, RunSpec, Stage
 
@@ -39,12 +38,15 @@ class Parent:
         Place in the bundle to where it is now, of referenced inputs and borrowed directories.
     image
         Where its image lies beside it, if an archive had it.
+    published
+        References at which registries have its image.
     """
 
     bundle: Bundle
     manifest: Manifest
     outside: Mapping[str, str] = field(default_factory=dict)
     image: Path | None = None
+    published: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -69,34 +71,20 @@ class _Replayed:
         return self.planned
 
 
-def open_parent(
-    bundle: Bundle, outside: Mapping[str, str] | None = None, image: Path | None = None
-) -> Parent:
-    """Return a bundle that can be reproduced: sealed, intact, and what its id says.
-
-    Parameters
-    ----------
-    bundle
-        The bundle.
-    outside, image
-        See `Parent`; where ``site.env`` says, or where it was, if not given.
+def check_science(parent: Parent) -> None:
+    """Refuse a bundle whose id is not that of its content.
 
     Raises
     ------
     VerificationError
-        If a sealed or referenced file is altered or missing, or the bundle id is not that of its
-        content.
+        If it is not.
     """
-    manifest = read_manifest(bundle)
-    there = reference_places(bundle.site_env, manifest.outside()) | dict(outside or {})
-    require_intact(bundle, there)
-    parent = Parent(bundle, manifest, there, image)
     if _science(parent) != parent.manifest.bundle_id:
         raise VerificationError(
-            f"{bundle.path} is not what its bundle id {parent.manifest.bundle_id[:12]} stands for",
+            f"{parent.bundle.path} is not what its bundle id "
+            f"{parent.manifest.bundle_id[:12]} stands for",
             "Its manifest contradicts itself; take the bundle from its origin.",
         )
-    return parent
 
 
 def recreate(
@@ -227,7 +215,8 @@ def _inputs(parent: Parent) -> Iterator[Input]:
         if entry.mode == StagingMode.REFERENCE:
             yield Input(entry.name, Path(parent.outside[entry.path]), target)
         else:
-            yield Input(entry.name, parent.bundle.inputs / target, target, own=True)
+            there = parent.outside.get(entry.path, parent.bundle.inputs / target)
+            yield Input(entry.name, Path(there), target, own=True)
 
 
 def _configs(parent: Parent) -> dict[str, bytes]:

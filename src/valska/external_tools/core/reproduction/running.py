@@ -18,7 +18,7 @@ from valska.external_tools.core.config import Settings
 from valska.external_tools.core.errors import PrerequisiteError
 from valska.external_tools.core.jobs import Submission, submit
 from valska.external_tools.core.manifest import read_manifest
-from valska.external_tools.core.reproduction.images import Found, Source, find_image
+from valska.external_tools.core.reproduction.images import ELSEWHERE, Found, Source, find_image
 from valska.external_tools.core.reproduction.replay import Parent, recreate
 from valska.external_tools.core.run_directory import Bundle, TakenError, ensure_run_dir, is_bundle
 from valska.external_tools.core.runner import RunnerKind
@@ -94,7 +94,7 @@ class Wish:
     image: Path | None = None
     ranks: Mapping[str, int] | None = None
     extra: Sequence[str] = ()
-    sources: tuple[Source, ...] = ()
+    sources: tuple[Source, ...] = ELSEWHERE
 
 
 @dataclass(frozen=True, slots=True)
