@@ -16,6 +16,7 @@ from pathlib import Path
 from struct import Struct
 from struct import error as StructError  # noqa: N812 - it is a class
 from typing import NamedTuple, NoReturn, Self
+from weakref import finalize
 
 from valska.external_tools.core.errors import PrerequisiteError
 from valska.external_tools.core.images.tree import (
@@ -85,11 +86,8 @@ class SquashfsTree:
             self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise PrerequisiteError(f"cannot read {path}: {error.strerror}") from error
-        try:
-            self._read_super()
-        except BaseException:
-            self.close()
-            raise
+        self._closing = finalize(self, os.close, self._file)
+        self._read_super()
         self._block = lru_cache(None)(self._read_metadata)
         self._fragment = lru_cache(CACHED_FRAGMENTS)(self._read_fragment)
 
@@ -100,8 +98,8 @@ class SquashfsTree:
         self.close()
 
     def close(self) -> None:
-        """Close the file."""
-        os.close(self._file)
+        """Close the file; it is closed anyway when nothing refers to the tree any more."""
+        self._closing()
 
     def nodes(self) -> Sequence[Node]:
         """Return all that there is, the root included, in no order."""
@@ -232,11 +230,7 @@ class SquashfsTree:
             yield piece
 
     def _data(self, place: int, word: int, length: int) -> bytes:
-        size = word & ~_STORED
-        if size == 0:
-            return bytes(length)
-        data = self._raw(place, size)
-        data = data if word & _STORED else self._decompress(data)
+        data = self._packed(place, word) if word & ~_STORED else bytes(length)
         if len(data) != length:
             self._refuse("a block is not as long as it should be")
         return data
@@ -246,7 +240,13 @@ class SquashfsTree:
         pointer = self._raw(self._fragments + table * _POINTER.size, _POINTER.size)
         entry = (_POINTER.unpack(pointer)[0], inner * _FRAGMENT.size)
         place, word, _ = self._fields(_FRAGMENT, entry)
-        data = self._raw(place, word & ~_STORED)
+        return self._packed(place, word)
+
+    def _packed(self, place: int, word: int) -> bytes:
+        size = word & ~_STORED
+        if size > self._block_size:
+            self._refuse("a block is larger than it may be")
+        data = self._raw(place, size)
         return data if word & _STORED else self._decompress(data)
 
     def _inode(self, place: int) -> tuple[int, int, tuple[int, int]]:
