@@ -4,7 +4,7 @@ import zipfile
 from hashlib import sha256
 
 
-def add_wheel(index, name, version, requires=()):
+def add_wheel(index, name, version, requires=(), code=""):
     """Put a wheel into an index; return its SHA-256."""
     module = name.replace("-", "_")
     path = index / name / f"{module}-{version}-py3-none-any.whl"
@@ -12,7 +12,7 @@ def add_wheel(index, name, version, requires=()):
     info = f"{module}-{version}.dist-info"
     needs = "".join(f"Requires-Dist: {one}\n" for one in requires)
     files = {
-        f"{module}.py": f"__version__ = {version!r}\n",
+        f"{module}.py": f"__version__ = {version!r}\n{code}",
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }

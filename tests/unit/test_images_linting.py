@@ -1,6 +1,7 @@
 """Findings about a definition: each kind, and what must not be taken for one."""
 
 import shlex
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -367,6 +368,12 @@ def test_an_explicit_list_of_conda_packages_is_pinned(post):
 )
 def test_a_comment_with_a_reason_excuses(post, lines, found):
     assert post(lines) == found
+
+
+def test_every_code_is_explained():
+    page = (Path(__file__).parents[2] / "docs/how-to/lock-an-image.md").read_text()
+    rows = [f"| `{code}` | {text} |" for code, text in CODES.items()]
+    assert [row for row in page.splitlines() if row.startswith("| `")] == rows
 
 
 def test_both_readers_give_the_same_sections():

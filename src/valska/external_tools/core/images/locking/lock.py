@@ -335,11 +335,15 @@ def _bare(pins: str) -> str:
 
 
 def _line_changes(definition: Definition, text: str) -> Iterator[Change]:
+    """Return what differs between the lines of two definitions, by the word that begins them."""
     before, after = definition.text.split("\n"), text.split("\n")
-    for line in (line.strip() for line in after if line not in before and line.strip()):
-        old = next((o.strip() for o in before if _same_key(o, line)), None)
-        yield Change(definition.path.name, "line", old, line)
+    said = dict(_key_and_value(line) for line in before)
+    for line in after:
+        key, value = _key_and_value(line)
+        if value and line not in before:
+            yield Change(definition.path.name, key, said.get(key), value)
 
 
-def _same_key(old: str, new: str) -> bool:
-    return old.split()[:1] == new.split()[:1] and old.strip() != new
+def _key_and_value(line: str) -> tuple[str, str]:
+    key, _, value = line.strip().partition(" ")
+    return key.rstrip(":"), value.strip()
