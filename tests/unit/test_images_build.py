@@ -192,6 +192,20 @@ LOGS = {
         "cannot build images here",
         "doctor",
     ),
+    "no-namespace": (
+        "INFO:    /etc/subuid mapping can be ignored with --ignore-subuid\n"
+        "FATAL:   /etc/subuid mapping found but no user namespace available for fakeroot",
+        PrerequisiteError,
+        "no user namespace",
+        "administrator",
+    ),
+    "no-more-namespaces": (
+        "ERROR  : Failed to create user namespace: maximum number of user namespaces exceeded, "
+        "check /proc/sys/user/max_user_namespaces\nunshare failed: No space left on device",
+        PrerequisiteError,
+        "no user namespace",
+        "user.max_user_namespaces",
+    ),
     "hash": (
         "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE.\n"
         "FATAL:   While performing build: while running engine: while running %post section: exit",

@@ -27,7 +27,13 @@ FILES_EMPTIED = ("run", "var/cache", "var/log")
 REMOVED = (
     *("etc/passwd-", "etc/group-", "etc/shadow-", "etc/gshadow-", "etc/subuid-", "etc/subgid-"),
     *("var/lib/dpkg/*-old", "var/lib/dpkg/lock*", "var/lib/systemd/random-seed"),
-    *("etc/ssh/ssh_host_*", "root/.cache", "root/.bash_history", "root/.python_history", "root/.wget-hsts"),
+    *(
+        "etc/ssh/ssh_host_*",
+        "root/.cache",
+        "root/.bash_history",
+        "root/.python_history",
+        "root/.wget-hsts",
+    ),
     *(".dockerenv", "etc/.pwd.lock"),
 )
 BLANKED = (

@@ -10,6 +10,14 @@ from valska.external_tools.core.errors import PrerequisiteError
 from valska.external_tools.core.images.building import namespace
 from valska.external_tools.core.process import Run, run
 
+ASK = (
+    "Ask the administrator for user namespaces (sysctl user.max_user_namespaces above 0; "
+    "kernel.unprivileged_userns_clone=1 where there is such a setting), newuidmap and newgidmap "
+    "(package uidmap or shadow-utils), and a range of ids for you in /etc/subuid and /etc/subgid. "
+    "`valska doctor` says what is missing. Or build it elsewhere, and name the file with --image."
+)
+"""What an ordinary user needs for building images."""
+
 
 def own_tree(root: Path, run: Run = run) -> None:
     """Give all of a directory to this user, who can read and enter all of it then.
@@ -40,6 +48,5 @@ def in_namespace(verb: str, root: Path, run: Run = run) -> None:
         raise PrerequisiteError(
             f"the files that the build has made as other users cannot be reached: "
             f"{lines[-1] if lines else 'no message'}",
-            "Ask the administrator for user namespaces, newuidmap and newgidmap (package uidmap "
-            "or shadow-utils), and for a range of ids in /etc/subuid and /etc/subgid.",
+            ASK,
         )

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from valska.external_tools.core.errors import PrerequisiteError, ValskaError
+from valska.external_tools.core.images.building.ownership import ASK
 from valska.external_tools.core.process import Completed, Run
 
 Progress = Callable[[str], None]
@@ -26,14 +27,20 @@ _SPACE = (
 )
 _FAULTS: tuple[tuple[str, type[ValskaError], str, str], ...] = (
     (
+        r"no mapping entry found|user namespaces? .*(disabled|not|exceeded)|no user namespace"
+        r"|newuidmap|newgidmap|CLONE_NEWUSER|[Ff]ailed to create user namespace",
+        PrerequisiteError,
+        "Apptainer has no user namespace to build in",
+        ASK,
+    ),
+    (
         r"(?i:no space left on device|disk quota exceeded)",
         ValskaError,
         "the disk is full",
         _SPACE,
     ),
     (
-        r"Requesting capability set|no mapping entry found|user namespaces? .*(disabled|not)"
-        r"|newuidmap|CLONE_NEWUSER|failed to create user namespace",
+        r"Requesting capability set",
         PrerequisiteError,
         "Apptainer cannot build images here",
         "`valska doctor` says what is missing. Or build it elsewhere, and name the file with "
