@@ -339,7 +339,9 @@ def test_an_image_that_is_not_as_recorded(store, full, suffix, fault):
 
 def test_a_part_of_an_image_that_is_missing(store, full):
     store.extras(full.sha256, ".cdx.json").unlink()
-    assert verify_image(store, store.record(full.sha256)).faults == ("tool.cdx.json is missing",)
+    found = verify_image(store, store.record(full.sha256))
+    assert found.faults == ()
+    assert found.missing == ("tool.cdx.json",)
 
 
 def test_a_record_of_another_size(store, full):

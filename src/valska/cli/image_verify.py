@@ -82,6 +82,7 @@ def _print(store: ImageStore, found: Sequence[Verified], as_json: bool) -> None:
                     "name": one.name,
                     "ok": not one.faults,
                     "faults": list(one.faults),
+                    "missing": list(one.missing),
                     "signers": list(one.signers),
                 }
                 for one in found
@@ -103,4 +104,6 @@ def _print(store: ImageStore, found: Sequence[Verified], as_json: bool) -> None:
 def _rows(found: Iterable[Verified]) -> Iterable[tuple[str, str, str]]:
     for one in found:
         signed = f", signed by {', '.join(one.signers)}" if one.signers else ""
-        yield one.sha256[:12], plain(one.name), plain("; ".join(one.faults) or f"ok{signed}")
+        missing = f" (without {', '.join(one.missing)})" if one.missing else ""
+        told = "; ".join(one.faults) or f"ok{signed}{missing}"
+        yield one.sha256[:12], plain(one.name), plain(told)

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from valska.external_tools.core.errors import ValskaError, VerificationError
+from valska.external_tools.core.images.building.sif import DEFINITION, read_sif
 from valska.external_tools.core.images.record import ImageRecord, read_record
 from valska.external_tools.core.images.store.layout import (
     DIGEST,
@@ -52,8 +53,11 @@ def require_named(sif: Path, sha256: str) -> None:
 
 
 def files_beside(sif: Path, record: ImageRecord) -> dict[str, bytes]:
-    """Return name and content of what belongs to an image, as far as it is there and unaltered."""
-    found: dict[str, bytes] = {}
+    """Return name and content of what belongs to an image, as far as it is there and unaltered.
+
+    A definition that does not lie beside it is taken out of the image itself.
+    """
+    found = _definition_inside(sif, record)
     for name, places, digest in _expected(sif, record):
         for place in places:
             with suppress(OSError):
@@ -65,20 +69,30 @@ def files_beside(sif: Path, record: ImageRecord) -> dict[str, bytes]:
     return found
 
 
-def faults_beside(sif: Path, record: ImageRecord) -> list[str]:
-    """Return what is wrong with what lies beside an image in a store: altered, or missing."""
-    faults = []
+def look_beside(sif: Path, record: ImageRecord) -> tuple[list[str], list[str]]:
+    """Return what is wrong with what lies beside an image in a store, and what is not there."""
+    faults, missing = [], []
     for name, places, digest in _expected(sif, record):
         try:
             data = places[0].read_bytes()
         except FileNotFoundError:
-            faults.append(f"{name} is missing")
+            missing.append(name)
         except OSError as error:
             faults.append(f"{name} cannot be read: {error.strerror}")
         else:
             if _digest(name, data) != digest:
                 faults.append(f"{name} has been altered")
-    return faults
+    return faults, missing
+
+
+def _definition_inside(sif: Path, record: ImageRecord) -> dict[str, bytes]:
+    entry = record.definition
+    with suppress(ValskaError):
+        image = read_sif(sif)
+        texts = (image.read(one) for one in image.objects if one.kind == DEFINITION)
+        if entry is not None:
+            return {entry["name"]: text for text in texts if sha256_bytes(text) == entry["sha256"]}
+    return {}
 
 
 def _expected(sif: Path, record: ImageRecord) -> Iterator[tuple[str, tuple[Path, ...], str]]:

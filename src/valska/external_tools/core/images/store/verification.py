@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from valska.external_tools.core.errors import ValskaError
-from valska.external_tools.core.images.store.beside import faults_beside
+from valska.external_tools.core.images.store.beside import look_beside
 from valska.external_tools.core.images.store.imagestore import ImageStore
 from valska.external_tools.core.images.store.receipt import require_digest
 
@@ -23,6 +23,8 @@ class Verified:
         Of its definition; empty where the record cannot be read.
     faults
         What is wrong with it.
+    missing
+        What its record speaks of and the store does not have: a definition, a lock, an SBOM.
     signers
         Fingerprints of the keys whose signatures hold, where they were checked.
     """
@@ -30,6 +32,7 @@ class Verified:
     sha256: str
     name: str
     faults: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
     signers: tuple[str, ...] = ()
 
 
@@ -45,16 +48,18 @@ def verify_image(store: ImageStore, record: Path) -> Verified:
     """
     sha256, name = record.stem, ""
     faults: list[str] = []
+    missing: list[str] = []
     try:
         found = store.read(record)
         name = found.name
         if store.sif(sha256).stat().st_size != found.size:
             faults.append(f"its size is not that of its record, {found.size} bytes")
-        faults += faults_beside(store.sif(sha256), found)
+        beside, missing = look_beside(store.sif(sha256), found)
+        faults += beside
     except ValskaError as error:
         faults.append(f"its record is not usable: {error.message}")
     try:
         require_digest(store.sif(sha256), store.receipt(sha256), sha256)
     except ValskaError as error:
         faults.append(error.message)
-    return Verified(sha256, name, tuple(faults))
+    return Verified(sha256, name, tuple(faults), tuple(missing))
