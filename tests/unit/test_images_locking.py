@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from simpleindex import add_wheel
 
-from valska.external_tools.core.errors import PrerequisiteError, UsageError
+from valska.external_tools.core.errors import PrerequisiteError, UsageError, ValskaError
 from valska.external_tools.core.images.definition import (
     DefinitionError,
     read_definition,
@@ -327,6 +327,52 @@ def test_a_lock_that_cannot_be_written_leaves_the_definition_as_it_was(written, 
         write_lock(drafted)
     assert written.read_text() == before
     assert [path.name for path in written.parent.glob(".*")] == []
+
+
+def test_all_files_are_written_or_none(written, lock, draft, tmp_path):
+    path = lock().path
+    old = path.read_bytes()
+    (tmp_path / "directory").mkdir()
+    new = tmp_path / "new"
+    texts = {path: "other", new: "new", tmp_path / "directory": "cannot be"}
+    with pytest.raises(ValskaError, match="directory"):
+        write_lock(replace(draft(), texts=texts))
+    assert (path.read_bytes(), new.exists()) == (old, False)
+
+
+def test_a_lock_that_is_a_link_is_written_through(lock, tmp_path):
+    path = lock().path
+    moved = path.rename(tmp_path / "elsewhere")
+    path.symlink_to(moved)
+    lock(python="3.12")
+    assert path.is_symlink()
+    assert read_lock(moved).python == "3.12"
+
+
+def test_a_label_that_names_nothing_is_replaced(written, lock):
+    text = TEXT.replace("base.name 127.0.0.1:9/library/python:3.11", "base.name what we had")
+    written.write_text(text)
+    lock()
+    assert "base.name 127.0.0.1:9/library/python\n" in written.read_text()
+
+
+def test_the_lint_tells_a_lock_that_no_longer_fits(written, lock):
+    lock()
+    text = written.read_text()
+    written.with_suffix(".in").write_text("leaf\n")
+    stale = [finding for finding in lint(written) if finding.code == "lock"]
+    assert [finding.message for finding in stale] == [
+        "tool.in has changed since tool.lock was made"
+    ]
+    written.write_text(
+        text.replace(DIGEST, OTHER).replace("%files", "    source_date_epoch=1\n%files")
+    )
+    found = [(finding.line, finding.code) for finding in lint(written)]
+    assert found.count((2, "lock")) == 1
+    assert found.count((6, "lock")) == 1
+    written.with_suffix(".lock").write_text("# Locked by valska 1: x\n# pins: none\n")
+    (bad,) = [finding for finding in lint(written) if finding.code == "lock"]
+    assert bad.level == "error"
 
 
 @pytest.mark.parametrize(

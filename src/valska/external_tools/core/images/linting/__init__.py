@@ -9,6 +9,7 @@ from valska.external_tools.core.images.finding import Finding
 from valska.external_tools.core.images.linting.downloads import check_downloads
 from valska.external_tools.core.images.linting.excuses import apply_excuses
 from valska.external_tools.core.images.linting.facts import Facts, check_facts
+from valska.external_tools.core.images.linting.locked import check_lock
 from valska.external_tools.core.images.linting.python_packages import check_python_packages
 from valska.external_tools.core.images.linting.script import Script, build_scripts
 from valska.external_tools.core.images.linting.sources import check_sources
@@ -28,6 +29,7 @@ CODES = {
     "labels": "An OCI label is missing.",
     "test": "There is no `%test`.",
     "files": "A file that `%files` copies in is not there.",
+    "lock": "The lock is of another base, other requirements or another time.",
     "argument-undeclared": "A build argument is used and not declared in `%arguments`.",
     "argument-unused": "A build argument is declared and not used.",
     "argument-unknown": "A build argument is given that the definition does not have.",
@@ -67,7 +69,7 @@ def lint(path: Path, arguments: Mapping[str, str] | None = None) -> tuple[Findin
         return (Finding(line, "error", "text", "this is not text in UTF-8"),)
     facts = _facts(path, text, arguments or {})
     scripts = build_scripts(facts.sections, path.parent)
-    found = [*check_syntax(text), *check_facts(facts)]
+    found = [*check_syntax(text), *check_facts(facts), *check_lock(facts)]
     for script in scripts:
         found.extend(finding for check in _SCRIPT_CHECKS for finding in check(script))
     codes = frozenset(CODES) - {"excuse"} - SYNTAX_CODES
@@ -79,7 +81,7 @@ def _facts(path: Path, text: str, given: Mapping[str, str]) -> Facts:
     declared, values = _declared(read_sections(text))
     values.update(given)
     filled = VARIABLE.sub(lambda m: values.get(m[1], m[0]) + "\n" * m[0].count("\n"), text)
-    return Facts(path, text, filled, read_sections(filled), declared, given)
+    return Facts(path, text, filled, read_sections(filled), declared, given, values)
 
 
 def _declared(sections: tuple[Section, ...]) -> tuple[dict[str, int], dict[str, str]]:

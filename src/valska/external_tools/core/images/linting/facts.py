@@ -44,6 +44,8 @@ class Facts:
         Build arguments in ``%arguments``: name to number of the line.
     given
         Build arguments as they will be given.
+    values
+        All of them, with their values.
     """
 
     path: Path
@@ -52,6 +54,7 @@ class Facts:
     sections: tuple[Section, ...]
     declared: Mapping[str, int]
     given: Mapping[str, str]
+    values: Mapping[str, str]
 
     def named(self, name: str) -> list[Section]:
         """Return the sections of a name."""

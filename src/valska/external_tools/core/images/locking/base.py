@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from valska.external_tools.core.errors import PrerequisiteError, UsageError
@@ -119,8 +120,14 @@ def read_labels(text: str) -> Mapping[str, str]:
 def _spelled(definition: Definition, reference: Reference) -> str:
     """Return a base's name as the definition's label has it, if that means the same."""
     text = read_labels(definition.text).get(NAME_LABEL, "")
-    same = text and not VARIABLE.search(text) and parse(text) == reference
-    return text if same else str(reference)
+    return text if _named(text) == reference else str(reference)
+
+
+def _named(text: str | None) -> Reference | None:
+    """Return what a label or a lock names, or None if it is not a name."""
+    with suppress(UsageError):
+        return parse(text) if text and not VARIABLE.search(text) else None
+    return None
 
 
 def _without_digest(reference: Reference) -> Reference:
@@ -130,10 +137,9 @@ def _without_digest(reference: Reference) -> Reference:
 def _tagged(definition: Definition, reference: Reference, known: str | None) -> Reference | None:
     """Return the name with its tag that belongs to a pinned base: the label's, or the lock's."""
     for text in (str(reference), read_labels(definition.text).get(NAME_LABEL), known):
-        if text and not VARIABLE.search(text):
-            found = parse(text)
-            if found.tag and found.name == reference.name:
-                return found
+        found = _named(text)
+        if found and found.tag and found.name == reference.name:
+            return found
     return None
 
 

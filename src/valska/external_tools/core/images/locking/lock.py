@@ -7,11 +7,12 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import valska
-from valska.external_tools.core.errors import UsageError
+from valska.external_tools.core.errors import UsageError, ValskaError
 from valska.external_tools.core.images.definition import Definition, read_definition
 from valska.external_tools.core.images.locking.base import BasePin, base_python, pin_base
 from valska.external_tools.core.images.locking.document import SUFFIX, Lock, read_lock
@@ -27,6 +28,7 @@ from valska.external_tools.core.images.locking.requirements import (
 from valska.external_tools.core.images.locking.rewriting import rewrite
 from valska.external_tools.core.images.registry.client import this_platform
 from valska.external_tools.core.images.registry.options import Http, http_options
+from valska.external_tools.core.images.sections import VARIABLE
 from valska.external_tools.core.process import Run, run
 from valska.external_tools.core.suggest import did_you_mean
 from valska.external_tools.core.tool import read_file
@@ -173,15 +175,31 @@ def draft_lock(request: LockRequest, *, run: Run = run) -> LockDraft:
 
 
 def write_lock(draft: LockDraft) -> None:
-    """Write what a draft says; each file is replaced as a whole.
+    """Write what a draft says: all of it, or nothing.
 
     Raises
     ------
     ValskaError
-        If a file cannot be written.
+        If a file cannot be written; those before it are then as they were.
     """
-    for path, text in draft.texts.items():
-        write_atomic(path.resolve(), text.encode())
+    before: dict[Path, bytes | None] = {}
+    try:
+        for path, text in draft.texts.items():
+            target = path.resolve()
+            before[target] = target.read_bytes() if target.is_file() else None
+            write_atomic(target, text.encode())
+    except BaseException:
+        for path, data in before.items():
+            _restore(path, data)
+        raise
+
+
+def _restore(path: Path, data: bytes | None) -> None:
+    with suppress(OSError, ValskaError):
+        if data is None:
+            path.unlink(missing_ok=True)
+        elif path.read_bytes() != data:
+            write_atomic(path, data)
 
 
 def _check_request(request: LockRequest) -> None:
@@ -267,7 +285,10 @@ def _with_pins(
 
 
 def _copies(definition: Definition, name: str) -> bool:
-    return any(Path(source).name == name for source, _ in definition.pairs({}))
+    """Return whether a definition copies a file of a name into the image."""
+    known = definition.arguments
+    filled = (VARIABLE.sub(lambda m: known.get(m[1], m[0]), line) for line in definition.files)
+    return any(name in line.split() for line in filled)
 
 
 def _python(request: LockRequest, old: Lock, pin: BasePin | None, platform: str) -> str:

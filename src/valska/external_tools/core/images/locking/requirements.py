@@ -116,10 +116,15 @@ def check_platform(platform: str) -> None:
     UsageError
         If it cannot.
     """
-    if platform not in _PLATFORMS:
+    if _triple(platform) is None:
         raise UsageError(
             f"requirements cannot be resolved for {platform!r}", f"Known: {', '.join(_PLATFORMS)}."
         )
+
+
+def _triple(platform: str) -> str | None:
+    """Return what uv calls a platform; a variant (``linux/arm64/v8``) makes no difference."""
+    return _PLATFORMS.get("/".join(platform.split("/")[:2]))
 
 
 def _command(wanted: Resolution, output: Path) -> list[str]:
@@ -128,7 +133,7 @@ def _command(wanted: Resolution, output: Path) -> list[str]:
         _program(),
         *("pip", "compile", wanted.requirements.name, "--output-file", os.fspath(output)),
         *("--generate-hashes", "--no-header", "--quiet", "--no-progress", "--color", "never"),
-        *("--python-version", wanted.python, "--python-platform", _PLATFORMS[wanted.platform]),
+        *("--python-version", wanted.python, "--python-platform", str(_triple(wanted.platform))),
         *("--python", sys.executable, "--no-python-downloads"),
         *(["--upgrade"] if wanted.upgrade else []),
         *upgrades,
