@@ -58,12 +58,12 @@ class Registry:
 
 
 class Wire:
-    """Passes bytes on between a port of its own and a registry's, counting what comes back.
+    """Passes bytes on between a port of its own and a registry's, and counts them.
 
     Attributes
     ----------
     passed
-        Bytes that have come from the registry.
+        Bytes that have passed, in either direction.
     pause
         Seconds to wait after each piece.
     """
@@ -105,6 +105,7 @@ class Wire:
         with suppress(OSError):
             while piece := near.recv(1 << 16):
                 far.sendall(piece)
+                self._count(len(piece))
 
     def _count(self, amount):
         self.passed += amount

@@ -346,6 +346,43 @@ def test_a_registry_that_does_not_come_back_is_named_and_nothing_is_stored(
     assert left_in(store.root) == []
 
 
+def test_a_registry_gone_in_the_middle_of_a_push_is_asked_again(registry, wire, sif, tmp_path):
+    def restart():
+        registry.stop()
+        registry.start()
+
+    path = tmp_path / "other.sif"
+    path.write_bytes(sif.read_bytes() + os.urandom(BIG))
+    wire.when_passed(BIG // 8, restart)
+    pushed = push(path, f"{wire.host}/gone/push:1")
+    assert wire.passed > BIG * 9 // 8
+    at_home = pushed.uri.replace(wire.host, registry.host)
+    assert sha256_file(pull_sif(at_home, tmp_path, http=QUICK).path) == sha256_file(path)
+
+
+def test_a_push_that_fails_leaves_no_tag(registry, wire, sif, tmp_path):
+    path = tmp_path / "other.sif"
+    path.write_bytes(sif.read_bytes() + os.urandom(BIG))
+    wire.when_passed(BIG // 8, registry.stop)
+    with pytest.raises(PrerequisiteError, match="does not answer"):
+        push(path, f"{wire.host}/gone/failed:1")
+    registry.start()
+    with pytest.raises(PrerequisiteError, match="does not have"):
+        resolve(f"{registry.host}/gone/failed:1", http=QUICK)
+
+
+def test_a_disk_that_takes_no_more_is_told_and_nothing_is_stored(registry, pushed_big, store):
+    limited = ["bash", "-c", 'ulimit -f 4096; exec "$@"', "-"]
+    done = subprocess.run(
+        [*limited, sys.executable, "-c", IMPORT, pushed_big.uri, store.root],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert f"PrerequisiteError: {store.root} cannot be written: file too large" in done.stderr
+    assert left_in(store.root) == []
+
+
 def test_a_registry_that_never_answers_is_given_up(store):
     began = time.monotonic()
     with pytest.raises(PrerequisiteError, match="connection refused"):
@@ -439,6 +476,9 @@ def test_record_definition_and_sbom_come_back_with_an_image(registry, sif, store
     target = read_target(f"oras://{registry.host}/in/tiny:1")
     pushed = push_image(image, target, sbom=bom, http=QUICK)
     assert len(pushed.attached) == 2
+    pull = ["apptainer", "pull", "--no-https", tmp_path / "back.sif", pushed.uri]
+    subprocess.run(pull, check=True, capture_output=True)
+    assert sha256_file(tmp_path / "back.sif") == image.sha256
     record = import_oras(f"oras://{registry.host}/in/tiny:1", store, http=QUICK)
     original = json.loads(image.files["tiny.image.json"][1])
     assert record.created_utc == original["created_utc"]

@@ -4,6 +4,8 @@ import base64
 import json
 import os
 import stat
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from hypothesis import given
@@ -20,6 +22,7 @@ from valska.external_tools.core.images.registry.client import (
     choose,
     connect,
     environment,
+    resolve,
     this_platform,
 )
 from valska.external_tools.core.images.registry.options import Http, http_options
@@ -468,3 +471,116 @@ def test_a_note_that_is_none_is_not_written_over(store):
     with pytest.raises(ValskaError, match="does not say"):
         note_published(store, Pushed(reference().at(DIGEST), "1", sha256))
     assert path.read_text() == '{"published": 3}'
+
+
+# A stand-in for a registry, for answers that a real one cannot be made to give
+
+
+class StandIn:
+    """Answers requests from a list of (status, headers, body), and keeps what it was asked."""
+
+    def __init__(self, *answers):
+        self.answers, self.asked = list(answers), []
+        stand_in = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                stand_in.asked.append((self.path, dict(self.headers)))
+                status, headers, body = stand_in.answers.pop(0)
+                self.send_response(status)
+                for name, value in {"Content-Length": len(body), **headers}.items():
+                    self.send_header(name, str(value))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *words):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.host = f"127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.fixture
+def stand_in():
+    made = []
+
+    def make(*answers):
+        made.append(StandIn(*answers))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+PATIENT = Http(attempts=3, pause=0.01, environ={"HOME": "/nonexistent"})
+DOCUMENT = json.dumps({"mediaType": MANIFEST}).encode()
+FOUND = (200, {"Content-Type": MANIFEST}, DOCUMENT)
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503])
+def test_a_registry_that_cannot_answer_now_is_asked_again(stand_in, status):
+    registry = stand_in((status, {}, b""), (status, {"Retry-After": "0"}, b"{"), FOUND)
+    digest = resolve(f"{registry.host}/x:1", http=PATIENT)
+    assert digest == f"sha256:{sha256_bytes(DOCUMENT)}"
+    assert len(registry.asked) == 3
+
+
+def test_a_registry_that_never_can_is_given_up_with_what_it_says(stand_in):
+    told = json.dumps({"errors": [{"code": "X", "message": "come back in May"}]}).encode()
+    registry = stand_in(*[(503, {}, told)] * 3)
+    with pytest.raises(PrerequisiteError, match=r"answers 503 for .*/x:1 .come back in May"):
+        resolve(f"{registry.host}/x:1", http=PATIENT)
+    assert not registry.answers
+
+
+def test_an_answer_that_is_cut_short_is_asked_for_again(stand_in):
+    registry = stand_in((200, {"Content-Length": 5000}, DOCUMENT), FOUND)
+    assert resolve(f"{registry.host}/x:1", http=PATIENT) == f"sha256:{sha256_bytes(DOCUMENT)}"
+
+
+def test_a_document_without_end_is_not_read_to_its_end(stand_in):
+    registry = stand_in((200, {}, b" " * (9 << 20)))
+    with pytest.raises(ValskaError, match="too large"):
+        resolve(f"{registry.host}/x:1", http=PATIENT)
+
+
+def secret_logins(directory, host):
+    word = base64.b64encode(b"me:horse").decode()
+    write_logins(directory / ".docker/config.json", **{host: word})
+    return Http(attempts=2, pause=0.01, environ={"HOME": os.fspath(directory)})
+
+
+def test_a_password_goes_to_its_own_registry_only(stand_in, tmp_path):
+    elsewhere = stand_in(FOUND)
+    moved = {"Location": f"http://{elsewhere.host}/blob"}
+    registry = stand_in((401, {"WWW-Authenticate": 'Basic realm="r"'}, b""), (307, moved, b""))
+    http = secret_logins(tmp_path, registry.host)
+    assert resolve(f"{registry.host}/x:1", http=http) == f"sha256:{sha256_bytes(DOCUMENT)}"
+    assert "Authorization" in registry.asked[1][1]
+    assert "Authorization" not in elsewhere.asked[0][1]
+
+
+def test_a_token_service_that_cannot_answer_now_is_asked_again(stand_in, tmp_path):
+    tokens = stand_in((503, {}, b""), (200, {}, b'{"token": "t"}'))
+    challenge = f'Bearer realm="http://{tokens.host}/token",service="s",scope="repository:x:pull"'
+    refused = (401, {"WWW-Authenticate": challenge}, b"")
+    registry = stand_in(refused, refused, FOUND)
+    http = secret_logins(tmp_path, registry.host)
+    assert resolve(f"{registry.host}/x:1", http=http) == f"sha256:{sha256_bytes(DOCUMENT)}"
+    assert registry.asked[-1][1]["Authorization"] == "Bearer t"
+
+
+@pytest.mark.parametrize(
+    "challenge", ["", "Bearer", 'Bearer realm="ftp://x"', "Basic", "Negotiate", 'Bearer realm=""']
+)
+def test_a_challenge_that_cannot_be_met_says_that_a_login_is_wanted(stand_in, challenge):
+    registry = stand_in(*[(401, {"WWW-Authenticate": challenge}, b"")] * 2)
+    with pytest.raises(PrerequisiteError, match=r"does not give you .*/x:1") as caught:
+        resolve(f"{registry.host}/x:1", http=PATIENT)
+    assert "Log in" in caught.value.hint

@@ -62,6 +62,7 @@ def command(
         _tell_dry_run(found, reference, as_json)
         return
     http = http_options(no_https=no_https, ca_bundle=ca_bundle or settings.ca_bundle)
+    note(f"Pushing {size_text(found.size)} to {reference}.")
     pushed = push_image(
         found,
         reference,

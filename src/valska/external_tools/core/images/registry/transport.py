@@ -9,6 +9,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -167,7 +168,7 @@ class Connection:
             return self._unauthorised(what)
         if code == 404:
             return NotFoundError(f"the registry {registry} does not have {what}{told}", _ASK)
-        if code == 429 or code >= 500:
+        if _is_passing(code):
             wait = _seconds(response.headers.get("Retry-After"))
             return NoAnswerError(
                 f"the registry {registry} answers {code} for {what}{told}",
@@ -273,6 +274,7 @@ class _Authentication(oras.auth.token.TokenAuth):  # type: ignore[misc]
         self, original: requests.Response, headers: dict[str, str], refresh: bool = False
     ) -> tuple[dict[str, str], bool]:
         challenge = original.headers.get("Www-Authenticate", "")
+        original.close()
         if not self.is_for(original.url) or not challenge:
             return headers, False
         if challenge.lower().startswith("basic"):
@@ -281,7 +283,8 @@ class _Authentication(oras.auth.token.TokenAuth):  # type: ignore[misc]
         if not self._is_safe(realm):
             return headers, False
         self.token = None
-        headers, changed = super().authenticate_request(original, headers)
+        with _checking(self.session):
+            headers, changed = super().authenticate_request(original, headers)
         self.token = None  # oras-py would send it to any host
         self._answer = {"Authorization": headers["Authorization"]} if changed else {}
         return headers, changed
@@ -296,6 +299,28 @@ class _Authentication(oras.auth.token.TokenAuth):  # type: ignore[misc]
     def _is_safe(self, realm: str) -> bool:
         parts = urlsplit(realm)
         return parts.scheme == "https" or (parts.scheme == "http" and self.prefix == "http")
+
+
+@contextmanager
+def _checking(session: requests.Session) -> Iterator[None]:
+    """Take a token service that cannot answer now for a connection that broke off."""
+    hooks = session.hooks["response"]
+    hooks.append(_check)
+    try:
+        yield
+    finally:
+        hooks.remove(_check)
+
+
+def _check(response: requests.Response, *args: Any, **kwargs: Any) -> None:
+    if _is_passing(response.status_code):
+        reason = f"its token service answers {response.status_code}"
+        raise requests.ConnectionError(OSError(0, reason))
+
+
+def _is_passing(code: int) -> bool:
+    """Tell whether a status code says that asking again may help."""
+    return code == 429 or code >= 500
 
 
 def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
