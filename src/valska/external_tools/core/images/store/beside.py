@@ -87,11 +87,12 @@ def look_beside(sif: Path, record: ImageRecord) -> tuple[list[str], list[str]]:
 
 def _definition_inside(sif: Path, record: ImageRecord) -> dict[str, bytes]:
     entry = record.definition
-    with suppress(ValskaError):
-        image = read_sif(sif)
-        texts = (image.read(one) for one in image.objects if one.kind == DEFINITION)
-        if entry is not None:
-            return {entry["name"]: text for text in texts if sha256_bytes(text) == entry["sha256"]}
+    if entry is not None:
+        with suppress(ValskaError):
+            image = read_sif(sif)
+            for one in image.objects:
+                if one.kind == DEFINITION and image.sha256(one) == entry["sha256"]:
+                    return {entry["name"]: image.read(one)}
     return {}
 
 
