@@ -46,10 +46,11 @@ if TYPE_CHECKING:
     "--author",
     "authors",
     multiple=True,
-    metavar="'NAME <ORCID>'",
-    help="Who made it; the ORCID can be left out. Repeatable.",
+    metavar="'NAME <ORCID>, AFFILIATION'",
+    help="Who made it; ORCID and affiliation can be left out. Repeatable.",
 )
 @click.option("--license", "license_", metavar="SPDX", help="Licence, such as CC-BY-4.0, or a URL.")
+@click.option("--publisher", metavar="NAME", help="Who publishes it, such as a repository.")
 @click.option(
     "--citation",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -75,6 +76,7 @@ def command(
     title: str | None,
     authors: tuple[str, ...],
     license_: str | None,
+    publisher: str | None,
     citation: Path | None,
     allowed: tuple[str, ...],
     images: Path | None,
@@ -92,7 +94,7 @@ def command(
     from valska.external_tools.core.archive.source import ImageFinder, archive_name, select
     from valska.external_tools.core.archive.writing import refuse_taken, write_archive
 
-    description = _description(title, authors, license_, citation)
+    description = _description(title, authors, license_, publisher, citation)
     store, _ = open_store(images)
     finder = ImageFinder(path, store)
     choice = Choice(
@@ -122,13 +124,18 @@ def command(
 
 
 def _description(
-    title: str | None, authors: tuple[str, ...], license_: str | None, citation: Path | None
+    title: str | None,
+    authors: tuple[str, ...],
+    license_: str | None,
+    publisher: str | None,
+    citation: Path | None,
 ) -> Description:
     from valska.external_tools.core.archive.people import (
         Description,
         check_license,
         merged,
         parse_author,
+        parse_organisation,
         read_citation,
     )
 
@@ -136,6 +143,7 @@ def _description(
         title=title or "",
         authors=tuple(map(parse_author, authors)),
         license=check_license(license_) if license_ else None,
+        publisher=parse_organisation(publisher) if publisher else None,
     )
     return merged(read_citation(citation), asked) if citation else asked
 

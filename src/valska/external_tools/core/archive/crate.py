@@ -11,7 +11,13 @@ from urllib.parse import quote
 from valska.external_tools.core.archive import places
 from valska.external_tools.core.archive.contents import Contents
 from valska.external_tools.core.archive.document import ArchiveDocument, ArchiveKind
-from valska.external_tools.core.archive.people import ORCID, Author, Description, license_url
+from valska.external_tools.core.archive.people import (
+    ORCID,
+    Author,
+    Description,
+    Organisation,
+    license_url,
+)
 from valska.external_tools.core.archive.tar import Kind
 from valska.external_tools.core.errors import VerificationError
 from valska.external_tools.core.manifest import Manifest
@@ -29,6 +35,7 @@ MOST_OUTPUTS = 500
 _TERMS = "https://w3id.org/ro/terms/workflow-run#"
 _NO_LICENCE = "#no-licence"
 _UNKNOWN = "#who-ran-it"
+_NOT_STATED = "not stated"
 _FORMATS = {
     "json": "application/json",
     "md": "text/markdown",
@@ -47,7 +54,11 @@ _FORMATS = {
     "png": "image/png",
     "sif": "application/vnd.sylabs.sif",
 }
-_STATUS = {"completed": "CompletedActionStatus", "running": "ActiveActionStatus"}
+_STATUS = {"completed": "CompletedActionStatus"}
+_ENDS = {"running": "The job left no record of its end."}
+_LOOK = "https://github.com/search?type=repositories&q="
+"""Where to look for a tool that does not say where it is from."""
+_LOOK_ORGANISATION = "https://ror.org/search?query="
 
 Entity = dict[str, Any]
 
@@ -112,19 +123,19 @@ class _Graph:
             "description": f"A {document.kind} of {document.tool}, {document.run_id}: "
             "configuration, inputs, scripts, software, the jobs' own records and what they wrote. "
             "README.md beside this crate says how to check it and run it again.",
-            "datePublished": document.created_utc,
-            "conformsTo": [_ref(PROFILE)],
+            "datePublished": _time(document.created_utc),
+            "conformsTo": _ref(PROFILE),
             "license": _ref(self._licence()),
-            "hasPart": [_ref(part) for part in self._parts],
-            "mentions": [_ref(action) for action in self._actions],
+            "publisher": _ref(self._publisher()),
+            "author": _refs(people or [self._agent]),
+            **_some("hasPart", self._parts),
+            **_some("mentions", self._actions),
         }
-        if people:
-            root["author"] = [_ref(person) for person in people]
         identifiers = [f"urn:sha256:{document.bundle_id}"] if document.bundle_id else []
         if about.doi:
             identifiers.insert(0, f"https://doi.org/{about.doi.removeprefix('https://doi.org/')}")
         if identifiers:
-            root["identifier"] = identifiers
+            root["identifier"] = identifiers[0] if len(identifiers) == 1 else identifiers
         return root
 
     def _add(self, entity: Entity) -> str:
@@ -136,15 +147,28 @@ class _Graph:
     def _person(self, author: Author) -> str:
         where = f"{ORCID}{author.orcid}" if author.orcid else f"#{quote(author.name)}"
         entity: Entity = {"@id": where, "@type": "Person", "name": author.name}
-        if author.affiliation:
-            organisation = f"#{quote(author.affiliation)}"
-            name = author.affiliation
-            self._add({"@id": organisation, "@type": "Organization", "name": name})
-            entity["affiliation"] = _ref(organisation)
+        affiliation = author.affiliation or Organisation(_NOT_STATED)
+        entity["affiliation"] = _ref(self._organisation(affiliation))
         return self._add(entity)
 
+    def _organisation(self, organisation: Organisation) -> str:
+        name, url = organisation.name, organisation.url
+        where = url or f"#{quote(name)}"
+        entity = {"@id": where, "@type": "Organization", "name": name}
+        return self._add({**entity, "url": url or f"{_LOOK_ORGANISATION}{quote(name)}"})
+
     def _nobody(self) -> str:
-        return self._add({"@id": _UNKNOWN, "@type": "Person", "name": "not stated"})
+        return self._add(
+            {
+                "@id": _UNKNOWN,
+                "@type": "Person",
+                "name": _NOT_STATED,
+                "affiliation": _ref(self._organisation(Organisation(_NOT_STATED))),
+            }
+        )
+
+    def _publisher(self) -> str:
+        return self._organisation(self._description.publisher or Organisation(_NOT_STATED))
 
     def _licence(self) -> str:
         licence = self._description.license
@@ -173,13 +197,14 @@ class _Graph:
         digest = software.get("sha256") or software.get("explicit_sha256")
         version = python.get(tool) if isinstance(python, dict) else None
         source = labels.get("org.opencontainers.image.source") if isinstance(labels, dict) else None
-        self._add(
+        where = str(source or f"{_LOOK}{quote(tool)}")
+        self._tool = self._add(
             {
-                "@id": "#tool",
+                "@id": where,
                 "@type": "SoftwareApplication",
                 "name": tool,
-                "version": str(version or (f"sha256:{digest}" if digest else "not stated")),
-                **({"url": source} if source else {}),
+                "version": str(version or (f"sha256:{digest}" if digest else _NOT_STATED)),
+                "url": where,
             }
         )
         self._image()
@@ -209,6 +234,7 @@ class _Graph:
         self._image_id = entity["@id"]
 
     _image_id = ""
+    _tool = ""
 
     def _described_files(self) -> None:
         """Describe what is sealed, what is packed besides, and the citation."""
@@ -316,17 +342,16 @@ class _Graph:
             "@type": "CreateAction",
             "name": f"{stage} of {self._document.run_id}, job {job['id']}",
             "description": shlex.join(map(str, command)) or f"Stage {stage}.",
-            "instrument": _ref("#tool"),
+            "instrument": _ref(self._tool),
             "agent": _ref(self._agent),
-            "startTime": record["started_utc"],
-            "object": [_ref(one) for one in objects],
-            "result": [_ref(one) for one in self._results(unit, record)],
-            "actionStatus": _ref(f"http://schema.org/{_STATUS.get(state, 'FailedActionStatus')}"),
+            "startTime": _time(record["started_utc"]),
+            "endTime": _time(record["ended_utc"] or record["started_utc"]),
+            "actionStatus": f"http://schema.org/{_STATUS.get(state, 'FailedActionStatus')}",
+            **_some("object", objects),
+            **_some("result", self._results(unit, record)),
         }
-        if record["ended_utc"]:
-            action["endTime"] = record["ended_utc"]
-        if record["reason"]:
-            action["error"] = record["reason"]
+        if state != "completed":
+            action["error"] = record["reason"] or _ENDS.get(state, state)
         if record["image"] and self._image_id:
             action["containerImage"] = _ref(self._image_id)
         self._actions.append(self._add(action))
@@ -374,6 +399,21 @@ def _descriptor() -> Entity:
 
 def _ref(where: str) -> dict[str, str]:
     return {"@id": where}
+
+
+def _refs(places: Iterable[str]) -> Any:
+    found = [_ref(place) for place in places]
+    return found[0] if len(found) == 1 else found
+
+
+def _some(key: str, places: Iterable[str]) -> dict[str, Any]:
+    """Return a property, unless it has no values."""
+    found = _refs(places)
+    return {key: found} if found else {}
+
+
+def _time(utc: str) -> str:
+    return utc.replace("Z", "+00:00")
 
 
 def _plain(value: Any) -> Any:

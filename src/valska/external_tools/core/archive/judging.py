@@ -56,9 +56,9 @@ def judge_contents(
         What was found while reading.
     """
     found = Findings(contents, fast, more)
+    document = _document(found)
     _check_tags(found)
     _check_payload(found)
-    document = _document(found)
     judged = Judged()
     if document is not None:
         judge = judge_bundle if document.kind is ArchiveKind.BUNDLE else judge_sweep

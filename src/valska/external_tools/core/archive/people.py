@@ -12,10 +12,19 @@ from valska.external_tools.core.errors import UsageError
 
 ORCID = "https://orcid.org/"
 
-_AUTHOR = re.compile(r"([^<>]+?)\s*(?:<([^<>]*)>)?")
+_AUTHOR = re.compile(r"([^<>,]+?)\s*(?:<([^<>]*)>)?\s*(?:,\s*(.+))?")
+_ORGANISATION = re.compile(r"([^<>]+?)\s*(?:<(https?://[^<>\s]+)>)?")
 _ORCID = re.compile(r"(?:https?://orcid\.org/)?([0-9]{4}-[0-9]{4}-[0-9]{4}-[0-9]{3}[0-9X])")
 _SPDX = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,63}")
 _CHECK = "0123456789X"
+
+
+@dataclass(frozen=True, slots=True)
+class Organisation:
+    """An organisation, and where it is described, such as its ROR."""
+
+    name: str
+    url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +33,7 @@ class Author:
 
     name: str
     orcid: str | None = None
-    affiliation: str | None = None
+    affiliation: Organisation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +46,8 @@ class Description:
         Of the archive; made from the run's name, if it is empty.
     authors
         Who made it.
+    publisher
+        Who publishes it, such as a repository.
     license
         SPDX identifier or URL; None if none is given.
     doi
@@ -48,12 +59,13 @@ class Description:
     title: str = ""
     authors: tuple[Author, ...] = ()
     license: str | None = None
+    publisher: Organisation | None = None
     doi: str | None = None
     citation: bytes | None = field(default=None, repr=False)
 
 
 def parse_author(text: str) -> Author:
-    """Read ``Name <ORCID>``; the ORCID can be missing.
+    """Read ``Name <ORCID>, Affiliation <URL>``; all but the name can be missing.
 
     Raises
     ------
@@ -63,10 +75,31 @@ def parse_author(text: str) -> Author:
     match = _AUTHOR.fullmatch(text.strip())
     if not match or not match[1].strip() or not text.isprintable():
         raise UsageError(
-            f"the author {text!r} is not of the form 'Name <ORCID>'",
-            "Write 'Ada Lovelace <0000-0002-1825-0097>', or the name alone.",
+            f"the author {text!r} is not of the form 'Name <ORCID>, Affiliation <URL>'",
+            "Write 'Josiah Carberry <0000-0002-1825-0097>', or the name alone.",
         )
-    return Author(match[1].strip(), parse_orcid(match[2]) if match[2] is not None else None)
+    return Author(
+        match[1].strip(),
+        parse_orcid(match[2]) if match[2] is not None else None,
+        parse_organisation(match[3]) if match[3] else None,
+    )
+
+
+def parse_organisation(text: str) -> Organisation:
+    """Read ``Name <URL>``; the URL can be missing.
+
+    Raises
+    ------
+    UsageError
+        If it has another form.
+    """
+    match = _ORGANISATION.fullmatch(text.strip())
+    if not match or not text.isprintable():
+        raise UsageError(
+            f"{text!r} is not of the form 'Name <URL>'",
+            "Write 'Brown University <https://ror.org/05gq02987>', or the name alone.",
+        )
+    return Organisation(match[1].strip(), match[2])
 
 
 def parse_orcid(text: str) -> str:
@@ -157,7 +190,9 @@ def _author(data: Mapping[str, Any]) -> Author:
         raise UsageError("an author in CITATION.cff has no name", "Give family-names, or name.")
     orcid, affiliation = data.get("orcid"), data.get("affiliation")
     return Author(
-        name, parse_orcid(str(orcid)) if orcid else None, str(affiliation) if affiliation else None
+        name,
+        parse_orcid(str(orcid)) if orcid else None,
+        Organisation(str(affiliation)) if affiliation else None,
     )
 
 
@@ -197,7 +232,7 @@ def _cff_author(author: Author) -> dict[str, str]:
     given, _, family = author.name.rpartition(" ")
     found = {"given-names": given, "family-names": family} if given else {"name": family}
     if author.affiliation:
-        found["affiliation"] = author.affiliation
+        found["affiliation"] = author.affiliation.name
     return {**found, "orcid": f"{ORCID}{author.orcid}"} if author.orcid else found
 
 
@@ -207,6 +242,7 @@ def merged(given: Description, asked: Description) -> Description:
         asked.title or given.title,
         asked.authors or given.authors,
         asked.license or given.license,
+        asked.publisher,
         given.doi,
         given.citation,
     )

@@ -45,7 +45,7 @@ _SHAPES: tuple[tuple[str, str], ...] = (
 _NAMED = re.compile(
     rb"(?<![A-Za-z])(?P<name>(?:[A-Za-z0-9]+[_-])*(?:passw(?:or)?d|passphrase|secret|token"
     rb"|api[_-]?key|access[_-]?key|secret[_-]?key|private[_-]?key|credentials?))"
-    rb"(?:\\?[\"'])?\s*(?:[:=]|=>)\s*(?P<value>\\?\"[^\"\n]*\"|'[^'\n]*'|[^\s,;}\]]+)",
+    rb"(?:\\?[\"'])?[ \t]*(?:[:=]|=>)[ \t]*(?P<value>\\?\"[^\"\n]*\"|'[^'\n]*'|[^\s,;}\]]+)",
     re.IGNORECASE,
 )
 _ANY = re.compile("|".join(f"(?P<s{i}>{shape})" for i, (_, shape) in enumerate(_SHAPES)).encode())

@@ -1,0 +1,197 @@
+"""archive, verify and unpack at a terminal."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from valska.external_tools.core.schema import validate
+from valska.external_tools.core.utils import sha256_file
+
+
+@pytest.fixture
+def bundle(user):
+    path = user.bundle("--run-id", "r1")
+    user.ok("submit", path, "--scheduler", "local", "--wait")
+    return path
+
+
+@pytest.fixture
+def archive(user, bundle):
+    user.ok("archive", bundle)
+    return user.cwd / "r1.tar.zst"
+
+
+def test_archive_prints_its_path(user, bundle):
+    done = user.ok("archive", bundle)
+    assert done.stdout.splitlines() == [str(user.cwd / "r1.tar.zst")]
+    assert "files" in done.stderr
+    assert user.run("archive", bundle).exit_code == 2
+    data = json.loads(user.ok("archive", bundle, "-o", "b.tar.zst", "--json").stdout)
+    assert data["size"] == (user.cwd / "b.tar.zst").stat().st_size
+    assert data["document"]["run_id"] == "r1"
+    assert (user.cwd / "b.tar.zst").read_bytes() == (user.cwd / "r1.tar.zst").read_bytes()
+
+
+def test_a_dry_run_writes_nothing(user, bundle):
+    before = sorted(path.name for path in user.cwd.iterdir())
+    assert "Would pack" in user.ok("archive", bundle, "--dry-run").stdout
+    assert json.loads(user.ok("archive", bundle, "--dry-run", "--json").stdout)["dry_run"]
+    assert sorted(path.name for path in user.cwd.iterdir()) == before
+
+
+def test_verify_reads_an_archive(user, archive):
+    done = user.ok("verify", archive)
+    assert "as it was packed" in done.stderr
+    data = json.loads(user.ok("verify", archive, "--json").stdout)
+    assert data["intact"] is True
+    assert data["sha256"] == sha256_file(archive)
+    assert user.ok("verify", archive, "--fast").exit_code == 0
+
+
+@pytest.mark.parametrize("kind", ["archive", "bundle"])
+def test_a_receipt_is_written(user, bundle, archive, kind):
+    what = archive if kind == "archive" else bundle
+    user.ok("verify", what, "--receipt", "receipt.json")
+    data = json.loads((user.cwd / "receipt.json").read_text())
+    validate(data, "receipt-1", "the receipt")
+    assert (data["kind"], data["intact"], data["level"]) == (kind, True, "full")
+    assert user.run("verify", user.cwd, "--receipt", "x.json").exit_code == 2
+
+
+def test_an_altered_archive_ends_with_5_and_a_receipt(user, archive):
+    data = bytearray(archive.read_bytes())
+    data[len(data) // 2] ^= 1
+    archive.write_bytes(data)
+    done = user.run("verify", archive, "--receipt", "receipt.json")
+    assert done.exit_code == 5
+    assert "altered: r1.tar.zst" in done.stdout
+    receipt = json.loads((user.cwd / "receipt.json").read_text())
+    validate(receipt, "receipt-1", "the receipt")
+    assert receipt["intact"] is False
+    assert receipt["findings"]
+    unpacked = user.run("unpack", archive, "-o", "x")
+    assert unpacked.exit_code == 5
+    assert not (user.cwd / "x").exists()
+    assert not [path for path in user.cwd.iterdir() if path.name.startswith(".")]
+
+
+def test_unpack_makes_a_bag_with_the_bundle(user, bundle, archive):
+    done = user.ok("unpack", archive)
+    assert done.stdout.splitlines() == [str(user.cwd / "r1")]
+    user.ok("verify", user.cwd / "r1/data/bundle")
+    for path in bundle.rglob("*"):
+        if path.is_file() and path.name != "site.env" and path.parent != bundle:
+            copy = user.cwd / "r1/data/bundle" / path.relative_to(bundle)
+            assert copy.read_bytes() == path.read_bytes()
+    assert user.run("unpack", archive).exit_code == 2
+    data = json.loads(user.ok("unpack", archive, "-o", "other", "--json").stdout)
+    assert data["bundle"] == str(user.cwd / "other/data/bundle")
+
+
+@pytest.mark.parametrize("options", [("--max-size", "1k"), ("--max-files", "2")])
+def test_limits_are_kept(user, archive, options):
+    done = user.run("unpack", archive, *options)
+    assert done.exit_code == 5
+    assert "more than" in done.stderr
+    assert user.run("unpack", archive, "--max-size", "many").exit_code == 2
+
+
+def test_a_secret_stops_the_archive(user, bundle):
+    log = bundle / "logs" / "mine.log"
+    log.write_text("so\nexport API_" + "TOKEN=abcdef123\n")
+    done = user.run("archive", bundle)
+    assert done.exit_code == 2
+    assert "logs/mine.log:2" in done.stderr
+    assert "abcdef123" not in done.output
+    assert not (user.cwd / "r1.tar.zst").exists()
+    user.ok("archive", bundle, "--allow-secret", "logs/mine.log:2")
+
+
+def test_people_and_licence_are_in_the_crate(user, bundle):
+    author = "Josiah Carberry <0000-0002-1825-0097>, Brown"
+    options = ("--author", author, "--license", "CC-BY-4.0", "--title", "A title")
+    user.ok("archive", bundle, *options)
+    user.ok("unpack", "r1.tar.zst")
+    crate = json.loads((user.cwd / "r1/data/ro-crate-metadata.json").read_text())
+    graph = {entity["@id"]: entity for entity in crate["@graph"]}
+    root = graph["./"]
+    assert root["name"] == "A title"
+    assert root["author"] == {"@id": "https://orcid.org/0000-0002-1825-0097"}
+    assert root["license"] == {"@id": "https://spdx.org/licenses/CC-BY-4.0"}
+    assert "A title" in (user.cwd / "r1/README.md").read_text()
+    citation = user.cwd / "r1/data/CITATION.cff"
+    user.ok("archive", bundle, "--citation", citation, "-o", "again.tar.zst")
+    assert user.run("archive", bundle, "--author", "<x>", "-o", "x").exit_code == 2
+    assert user.run("archive", bundle, "--license", "a b", "-o", "x").exit_code == 2
+
+
+def test_parts_can_be_left_out(user, bundle):
+    user.ok("archive", bundle, "--without-outputs", "--inputs", "none")
+    assert "Not all inputs or outputs" in user.ok("verify", "r1.tar.zst").stderr
+    user.ok("unpack", "r1.tar.zst")
+    assert not list((user.cwd / "r1/data/bundle/outputs").iterdir())
+    assert "Not packed" in (user.cwd / "r1/README.md").read_text()
+
+
+def test_a_run_that_never_started_can_be_packed(user):
+    user.ok("archive", user.bundle("--run-id", "new"))
+    user.ok("verify", "new.tar.zst")
+
+
+def test_what_is_no_bundle_is_told(user):
+    assert user.run("archive", user.cwd).exit_code == 3
+    assert user.run("archive", user.cwd / "nothing").exit_code == 3
+    assert user.run("unpack", user.cwd / "nothing").exit_code == 1
+
+
+SWEEP = ("sweep", "linetool", "--template", "three", "--runner", "host")
+
+
+@pytest.fixture
+def sweep(user):
+    command = (*SWEEP, "--values", "run=echo 1,echo 2,echo 3", "--sweep-id", "s1", "-o", "sweep")
+    path = user.cwd / "sweep"
+    user.ok(*command)
+    return path
+
+
+def test_a_sweep_is_packed_checked_and_unpacked(user, sweep):
+    user.ok("submit", sweep, "--scheduler", "local", "--wait")
+    user.ok("archive", sweep)
+    data = json.loads(user.ok("verify", "s1.tar.zst", "--json").stdout)
+    assert data["units"] == len(list((sweep / "points").iterdir()))
+    assert sum(data["outputs"].values()) > 0
+    user.ok("unpack", "s1.tar.zst")
+    user.ok("verify", user.cwd / "s1/data/bundle")
+
+
+def test_a_point_is_packed_with_what_it_shares(user, sweep):
+    point = sorted((sweep / "points").iterdir())[0]
+    user.ok("archive", point)
+    name = f"s1-{point.name}.tar.zst"
+    data = json.loads(user.ok("verify", name, "--json").stdout)
+    assert data["intact"] is True
+    user.ok("unpack", name)
+    assert [one.name for one in (user.cwd / "s1/data/bundle/points").iterdir()] == [point.name]
+    user.ok("verify", user.cwd / "s1/data/bundle/points" / point.name)
+
+
+def test_an_altered_point_is_not_packed(user, sweep):
+    point = sorted((sweep / "points").iterdir())[0]
+    next((point / "config").iterdir()).write_text("other")
+    done = user.run("archive", sweep)
+    assert done.exit_code == 5
+    assert point.name in done.stderr
+
+
+def test_starting_valska_loads_nothing_of_archives(user):
+    script = "import sys, valska.cli; print(sorted(m for m in sys.modules if 'zstandard' in m))"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "[]"
