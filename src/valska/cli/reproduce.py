@@ -87,7 +87,7 @@ def command(
     """
     tolerances = take_tolerances(options)
     parse_directives(directives)
-    place = running.Reproduction(output or _place(path))
+    place = running.Reproduction((output or _place(path)).absolute())
     refuse_inside(place.path)
     if dry_run and path.is_file():
         _rehearse_archive(path, place, as_json)

@@ -1,0 +1,144 @@
+"""``valska diff``: what two bundles do not have in common, and the exit code that says so."""
+
+import json
+
+import pytest
+
+from valska.external_tools.core.schema import validate
+
+
+@pytest.fixture
+def pair(user):
+    """Two bundles that differ in a parameter and a directive, none of them run."""
+    one = user.bundle(output="one")
+    other = user.bundle("--override", "then='; true'", "--slurm", "time=20", output="other")
+    return one, other
+
+
+def ran(user, output, *args):
+    bundle = user.bundle(*args, output=output)
+    done = user.process("submit", bundle, "--scheduler", "local", "--wait")
+    assert done.returncode == 0, done.stderr
+    return bundle
+
+
+def test_a_bundle_differs_in_nothing_from_itself(user):
+    bundle = user.bundle()
+    result = user.ok("diff", bundle, bundle)
+    assert result.stdout == ""
+    assert "Nothing differs." in result.stderr
+
+
+def test_bundles_of_one_intent_differ_in_nothing_wherever_they_lie(user):
+    one, other = user.bundle(output="one"), user.bundle("--run-id", "again", output="other")
+    moved = other.rename(other.parent / "moved away")
+    assert user.ok("diff", one, moved).stdout == ""
+
+
+def test_what_differs_is_listed_and_the_exit_code_is_5(user, pair):
+    result = user.run("diff", *pair)
+    assert result.exit_code == 5
+    lines = result.stdout.splitlines()
+    assert lines[0].split() == ["what", "which", "A", "B"]
+    assert any(line.startswith("parameter  lines.yaml: then") for line in lines)
+    assert any(line.split()[:2] == ["directive", "count.time"] for line in lines)
+    assert "The science is not the same" in result.stderr
+
+
+def test_json_has_every_value_and_says_what_changes_the_science(user, pair):
+    result = user.run("diff", *pair, "--json")
+    assert result.exit_code == 5
+    data = json.loads(result.stdout)
+    assert data["same_science"] is False
+    found = {(one["kind"], one["key"]): one for one in data["differences"]}
+    assert found["directive", "count.time"] == {
+        "kind": "directive", "key": "count.time", "a": "10", "b": "20", "science": False,
+    }  # fmt: skip
+    assert found["parameter", "lines.yaml: then"]["science"] is True
+    assert found["parameter", "lines.yaml: then"]["a"] is None
+
+
+def test_directives_alone_leave_the_science_the_same(user):
+    one, other = user.bundle(output="one"), user.bundle("--slurm", "time=20", output="other")
+    result = user.run("diff", one, other)
+    assert result.exit_code == 5
+    assert "The science is the same" in result.stderr
+
+
+def test_points_of_a_sweep_are_bundles_too(user):
+    user.ok("sweep", "linetool", "--template", "three", "--runner", "host",
+            "--values", "run=true,false", "-o", "sweep")  # fmt: skip
+    points = sorted((user.cwd / "sweep/points").iterdir())
+    result = user.run("diff", *points, "--json")
+    (found,) = json.loads(result.stdout)["differences"]
+    assert (found["kind"], found["key"]) == ("parameter", "lines.yaml: run")
+
+
+def test_a_sweep_is_no_bundle_and_a_file_neither(user):
+    user.ok("sweep", "linetool", "--template", "three", "--runner", "host",
+            "--values", "run=true,false", "-o", "sweep")  # fmt: skip
+    bundle = user.bundle()
+    assert user.run("diff", "sweep", bundle).exit_code == 3
+    assert user.run("diff", bundle, "nowhere").exit_code == 3
+    assert user.run("diff", bundle, user.write("x", "")).exit_code == 2
+
+
+def test_control_characters_do_not_reach_the_terminal(user):
+    one = user.bundle(output="one")
+    other = user.bundle("--override", 'then="; true \\e[31m"', output="other")
+    assert "\x1b" not in user.run("diff", one, other).output
+
+
+# --- outputs -------------------------------------------------------------------------------------
+
+
+def test_outputs_that_are_the_same_are_identical_whatever_the_intent(user):
+    one = ran(user, "one")
+    other = ran(user, "other", "--override", "then='; true'")
+    result = user.ok("diff", one, other, "--outputs")
+    assert result.stdout.splitlines()[-1] == "identical"
+    assert "2 of 2 outputs have the same bytes." in result.stderr
+
+
+def test_outputs_that_differ_are_told_with_their_numbers_and_written_down(user):
+    one = ran(user, "one")
+    other = ran(user, "other", "--override", "then='; echo 4 > count.txt'")
+    result = user.run("diff", one, other, "--outputs", "-o", "cmp")
+    assert result.exit_code == 5
+    assert "largest difference 1 at [1, 1]: 3 and 4" in result.stdout
+    assert result.stdout.splitlines()[-1] == "different"
+    data = json.loads((user.cwd / "cmp/comparison.json").read_text())
+    validate(data, "comparison-1", "it")
+    assert [one["verdict"] for one in data["outputs"]] == ["different", "different"]
+    assert "# Verdict: different" in (user.cwd / "cmp/comparison.md").read_text()
+
+
+def test_tolerances_are_those_of_the_command_line(user):
+    bundle = ran(user, "one")
+    given = ("--rtol", "0.01", "--atol", "1e-3", "--sigma", "5")
+    data = json.loads(user.ok("diff", bundle, bundle, "--outputs", *given, "--json").stdout)
+    assert data["tolerances"] == {"rtol": 0.01, "rtol_given": True, "atol": 0.001, "sigma": 5.0}
+
+
+def test_what_has_not_run_is_incomplete(user):
+    one, other = ran(user, "one"), user.bundle(output="other")
+    result = user.run("diff", one, other, "--outputs")
+    assert result.exit_code == 5
+    assert "Stage count: completed in the reference, not run now" in result.stderr
+    assert result.stdout.splitlines()[-1] == "incomplete"
+
+
+@pytest.mark.parametrize("value", ["-1", "nan", "inf", "x"])
+@pytest.mark.parametrize("option", ["--rtol", "--atol", "--sigma"])
+def test_a_tolerance_is_a_number_that_is_not_negative(user, option, value):
+    bundle = user.bundle()
+    result = user.run("diff", bundle, bundle, "--outputs", option, value)
+    assert result.exit_code == 2
+    assert "is no tolerance" in result.stderr
+
+
+def test_a_page_is_of_outputs_and_a_dry_run_writes_none(user):
+    bundle = ran(user, "one")
+    assert user.run("diff", bundle, bundle, "-o", "cmp").exit_code == 2
+    user.ok("diff", bundle, bundle, "--outputs", "-o", "cmp", "--dry-run")
+    assert not (user.cwd / "cmp").exists()

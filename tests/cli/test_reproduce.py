@@ -1,0 +1,288 @@
+"""``valska reproduce``: a bundle made again from its seal alone, run, and compared."""
+
+import json
+import shlex
+import shutil
+
+import pytest
+
+from valska.cli import reproduce
+from valska.external_tools.core.manifest import read_manifest
+from valska.external_tools.core.run_directory import Bundle
+from valska.external_tools.core.schema import validate
+from valska.external_tools.core.seal import verify_bundle
+
+LOCAL = ("--scheduler", "local")
+
+
+def ran(user, *args, output="bundle", code=0):
+    bundle = user.bundle(*args, output=output)
+    done = user.process("submit", bundle, *LOCAL, "--wait")
+    assert done.returncode == code, done.stderr
+    return bundle
+
+
+def reproduced(user, path, *args, code=0, output="again"):
+    done = user.process("reproduce", path, *LOCAL, "-o", output, *args)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done, user.cwd / output
+
+
+def manifest(bundle):
+    return json.loads((bundle / "manifest.json").read_text())
+
+
+def comparison(place):
+    data = json.loads((place / "comparison.json").read_text())
+    validate(data, "comparison-1", "it")
+    return data
+
+
+def test_a_bundle_says_identical_with_its_origin_gone(user):
+    """No configuration, template or input outside of the bundle is read."""
+    source = user.cwd / "mine"
+    user.ok("templates", "linetool", "--copy", "three", source)
+    config = next(source.glob("*.yaml"))
+    user.ok("bundle", "linetool", config, "--runner", "host", "-o", "first")
+    assert user.process("submit", "first", *LOCAL, "--wait").returncode == 0
+    shutil.rmtree(source)
+    moved = (user.cwd / "first").rename(user.cwd / "elsewhere")
+    done, place = reproduced(user, moved)
+    assert done.stdout.splitlines()[-1] == "identical"
+    old, new = manifest(moved), manifest(place / "bundle")
+    assert new["bundle_id"] == old["bundle_id"] == new["parent"]
+    assert old["parent"] is None
+    assert new["instance"] != old["instance"]
+    assert (new["stages"], new["spec"]) == (old["stages"], old["spec"])
+    assert user.ok("verify", place / "bundle").exit_code == 0
+    data = comparison(place)
+    assert data["verdict"] == "identical"
+    assert {one["kind"] for one in data["intent"]} <= {"version"}
+    assert data["reference"]["place"] == str(moved)
+    assert (place / "comparison.md").read_text().startswith("# Verdict: identical")
+
+
+def test_the_reference_is_not_changed(user):
+    bundle = ran(user)
+    before = {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
+    reproduced(user, bundle)
+    assert {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()} == before
+
+
+def test_what_depends_on_the_clock_is_different_with_numbers(user):
+    bundle = ran(user, "--override", "then='; date +%s%N > count.txt'")
+    done, place = reproduced(user, bundle, code=5)
+    assert done.stdout.splitlines()[-1] == "different"
+    assert "comparison.md says what, where and by how much" in done.stderr
+    part = comparison(place)["outputs"][0]["parts"][0]
+    assert part["largest_absolute"]["value"] > 0
+    assert part["largest_absolute"]["index"] == [1, 1]
+
+
+def test_a_run_that_fails_is_incomplete_and_the_reason_is_told(user):
+    flag = user.write("flag", "")
+    bundle = ran(user, "--override", "then=" + json.dumps(f"; test -e {shlex.quote(str(flag))}"))
+    flag.unlink()
+    done, place = reproduced(user, bundle, code=5)
+    assert done.stdout.splitlines()[-1] == "incomplete"
+    stages = {stage["name"]: stage for stage in comparison(place)["stages"]}
+    assert stages["count"]["new"] == "failed"
+    assert "exit code 1" in stages["count"]["reason"]
+    assert stages["double"]["new"] == "not run"
+
+
+def test_the_same_command_goes_on_and_runs_nothing_twice(user):
+    bundle = ran(user)
+    done, place = reproduced(user, bundle, "--no-wait")
+    assert done.stdout.splitlines() == [str(place / "bundle")]
+    assert not (place / "comparison.json").exists()
+    done, _ = reproduced(user, bundle)
+    assert done.stdout.splitlines()[-1] == "identical"
+    made = manifest(place / "bundle")["instance"]
+    records = len(list((place / "bundle/records").iterdir()))
+    reproduced(user, bundle)
+    assert manifest(place / "bundle")["instance"] == made
+    assert len(list((place / "bundle/records").iterdir())) == records == 2
+
+
+def test_another_bundle_in_its_place_is_refused(user):
+    bundle, other = ran(user), ran(user, "--override", "then='; true'", output="other")
+    reproduced(user, bundle)
+    done, _ = reproduced(user, other, code=2)
+    assert "does not reproduce" in done.stderr
+
+
+def test_a_point_of_a_sweep_is_reproduced_as_a_bundle(user):
+    user.ok("sweep", "linetool", "--template", "three", "--runner", "host",
+            "--values", "run=true,false || true", "-o", "sweep")  # fmt: skip
+    assert user.process("submit", "sweep", *LOCAL, "--wait").returncode == 0
+    for point in sorted((user.cwd / "sweep/points").iterdir()):
+        done, place = reproduced(user, point, output=f"of {point.name[:5]}{len(point.name)}")
+        assert done.stdout.splitlines()[-1] == "identical"
+        assert manifest(place / "bundle")["bundle_id"] == manifest(point)["bundle_id"]
+
+
+def test_referenced_inputs_stay_where_they_are(user):
+    bundle = ran(user, "--inputs", "reference")
+    _, place = reproduced(user, bundle)
+    old, new = manifest(bundle), manifest(place / "bundle")
+    assert new["inputs"][0]["mode"] == "reference"
+    assert new["inputs"][0]["source"] == old["inputs"][0]["source"]
+
+
+def test_an_altered_bundle_is_not_reproduced(user):
+    bundle = ran(user)
+    (bundle / "config/lines.yaml").write_text("data: other\n")
+    done, place = reproduced(user, bundle, code=5)
+    assert "config/lines.yaml" in done.stderr
+    assert not place.exists()
+
+
+def test_a_manifest_that_contradicts_its_id_is_not_reproduced(user):
+    bundle = ran(user)
+    data = manifest(bundle)
+    data["stages"][0]["argv"] = ["bash", "-c", "echo 3 > count.txt"]
+    (bundle / "manifest.json").write_text(json.dumps(data))
+    sums = bundle / "SHA256SUMS"
+    from valska.external_tools.core.utils import sha256_file
+
+    lines = [line for line in sums.read_text().splitlines() if "manifest.json" not in line]
+    lines.append(f"{sha256_file(bundle / 'manifest.json')}  manifest.json")
+    sums.write_text("\n".join(sorted(lines, key=lambda line: line[66:])) + "\n")
+    assert verify_bundle(Bundle(bundle)) == ()
+    done, place = reproduced(user, bundle, code=5)
+    assert "is not what its bundle id" in done.stderr
+    assert not place.exists()
+
+
+def test_a_bundle_that_has_not_run_has_nothing_to_compare_with(user):
+    done, place = reproduced(user, user.bundle(), code=3)
+    assert "no outputs to compare with: count is not run" in done.stderr
+    assert not place.exists()
+
+
+def test_a_dry_run_touches_nothing(user):
+    bundle = ran(user)
+    before = sorted(user.cwd.rglob("*"))
+    done, _ = reproduced(user, bundle, "--dry-run")
+    assert "wc -l" in done.stdout
+    data = json.loads(reproduced(user, bundle, "--dry-run", "--json")[0].stdout)
+    assert data["parent"] == manifest(bundle)["bundle_id"]
+    assert sorted(user.cwd.rglob("*")) == before
+
+
+def test_json_is_the_comparison(user):
+    done, place = reproduced(user, ran(user), "--json")
+    assert json.loads(done.stdout) == comparison(place)
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (("--ranks", "0"), "is not of the form"),
+        (("--ranks", "x"), "is not of the form"),
+        (("--ranks", "nothing=2"), "no stage 'nothing'"),
+        (("--ranks", "count=2"), "takes 1 MPI rank only"),
+        (("--rtol", "-1"), "is no tolerance"),
+        (("--slurm", "nonsense=1"), "nonsense"),
+    ],
+)
+def test_wrong_arguments(user, args, told):
+    done, place = reproduced(user, ran(user), *args, code=2)
+    assert told in done.stderr
+    assert not (place / "bundle").exists()
+
+
+def test_there_is_no_place_in_a_bundle(user):
+    bundle = ran(user)
+    done, _ = reproduced(user, bundle, code=2, output=bundle / "again")
+    assert "is a bundle or a sweep itself" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["run", "run.tar.zst", "run.tar"])
+def test_the_place_is_named_after_what_is_reproduced(name):
+    assert str(reproduce._place(reproduce.Path("there") / name)) == "run-reproduction"
+
+
+# --- archives ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def archive(user):
+    """Make an archive of a run, and remove the run."""
+
+    def make(bundle, *args):
+        path = user.cwd / "run.tar.zst"
+        path.unlink(missing_ok=True)
+        user.ok("archive", bundle, "-o", path, *args)
+        shutil.rmtree(bundle)
+        return path
+
+    return make
+
+
+def test_an_archive_says_identical_with_everything_else_gone(user, archive):
+    bundle = ran(user, "--inputs", "reference")
+    done, place = reproduced(user, archive(bundle))
+    assert done.stdout.splitlines()[-1] == "identical"
+    made = read_manifest(Bundle(place / "bundle"))
+    assert made.inputs[0].source.startswith(str(place / "reference"))
+
+
+def test_an_archive_without_outputs_is_compared_by_its_digests(user, archive):
+    done, place = reproduced(user, archive(ran(user), "--without-outputs"))
+    assert done.stdout.splitlines()[-1] == "identical"
+    assert not any(one["reference"]["there"] for one in comparison(place)["outputs"])
+
+
+def test_what_was_unpacked_is_taken_again_but_not_for_another_archive(user, archive):
+    path = archive(ran(user))
+    _, place = reproduced(user, path)
+    inode = (place / "reference").stat().st_ino
+    reproduced(user, path)
+    assert (place / "reference").stat().st_ino == inode
+    other = archive(ran(user, "--override", "then='; true'"))
+    done, _ = reproduced(user, other, code=2)
+    assert "was not unpacked from" in done.stderr
+
+
+def test_an_unpacked_archive_is_one_too(user, archive):
+    user.ok("unpack", archive(ran(user)), "-o", "unpacked")
+    for path, output in (("unpacked", "a"), ("unpacked/data/bundle", "b")):
+        done, _ = reproduced(user, path, output=output)
+        assert done.stdout.splitlines()[-1] == "identical"
+
+
+def test_an_archive_that_is_damaged_is_not_reproduced(user, archive):
+    path = archive(ran(user))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    done = user.process("reproduce", path, *LOCAL, "-o", "again")
+    assert done.returncode != 0
+    assert not (user.cwd / "again/reference").exists()
+    assert not (user.cwd / "again/bundle").exists()
+
+
+def test_inputs_that_were_left_out_are_missed(user, archive):
+    done, _ = reproduced(user, archive(ran(user), "--inputs", "none"), code=3)
+    assert "left out of the archive" in done.stderr
+
+
+def test_a_sweep_in_an_archive_has_points_to_name(user, archive):
+    user.ok("sweep", "linetool", "--template", "three", "--runner", "host",
+            "--values", "run=true,false || true", "-o", "sweep")  # fmt: skip
+    assert user.process("submit", "sweep", *LOCAL, "--wait").returncode == 0
+    path = archive(user.cwd / "sweep")
+    done, place = reproduced(user, path, code=2)
+    assert "is a sweep of 2 points" in done.stderr
+    point = next((place / "reference/data/bundle/points").iterdir())
+    done, _ = reproduced(user, point, output="of a point")
+    assert done.stdout.splitlines()[-1] == "identical"
+
+
+def test_a_file_that_is_no_archive(user):
+    done, _ = reproduced(user, user.write("x.tar.zst", "no"), code=5)
+    assert "Error:" in done.stderr
+    done, _ = reproduced(user, "nowhere", code=2, output="other")
+    assert "no such bundle or archive" in done.stderr
