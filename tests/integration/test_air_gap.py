@@ -204,7 +204,7 @@ def test_a_fetch_that_was_killed_goes_on_where_it_was(here, definition, registry
     wire.pause = 0.0
     made = json.loads(here.valska("fetch", "survey.def", "-o", "kit.tar", "--json").stdout)
     assert [file["kind"] for file in made["files"]] == ["base", "definition", "definition", "wheel"]
-    assert [path.name for path in store.glob("bases/sha256/.*")] == []
+    assert [path.name for path in store.glob("bases/sha256/.pull-*")] == []
     assert sorted(path.name for path in here.work.iterdir() if "kit" in path.name) == ["kit.tar"]
     passed = wire.passed
     again = json.loads(here.valska("fetch", "survey.def", "-o", "2.tar", "--json").stdout)
@@ -263,7 +263,7 @@ def test_a_full_disk_is_named_and_nothing_is_left(here, definition, small):
     assert [path for path in small.rglob("*") if path.is_file()] == []
 
 
-@pytest.mark.parametrize("after", [0.0, 0.05, 0.2, 0.5])
+@pytest.mark.parametrize("after", [0.0, 0.1])
 def test_a_load_that_was_killed_leaves_the_store_whole(here, definition, after):
     here.valska("fetch", "survey.def", "-o", "kit.tar")
     into = {"VALSKA_IMAGES": here.work / "other"}
