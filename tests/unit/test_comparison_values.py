@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 
 import h5py
 import numpy as np
@@ -345,3 +346,10 @@ def test_a_file_of_which_only_the_digest_is_left(tmp_path):
     found = compare_file(gone, output(other), LOOSE)
     assert found.verdict is INCOMPLETE
     assert "the file of the reference is not there" in found.notes[0]
+
+
+def test_without_the_packages_it_is_not_said_that_files_differ(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    found = compared(tmp_path, "x.npz", npz(a=np.ones(3)), npz_compressed(a=np.ones(3)))
+    assert found.verdict is INCOMPLETE
+    assert "not installed: h5py (pip install 'valska[plot]')" in found.notes[0]

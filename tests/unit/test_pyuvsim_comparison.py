@@ -1,5 +1,7 @@
 """Two UVH5 files: which part differs, by how much, and what of the history does not count."""
 
+import sys
+
 import h5py
 import numpy as np
 import pytest
@@ -223,3 +225,11 @@ def test_only_uvh5_is_pyuvsims(tmp_path):
         for file in (one, other)
     ]
     assert [found.path for found in TOOL.compare(*runs, Tolerances())] == ["vis.uvh5"]
+
+
+def test_without_h5py_it_is_not_said_that_files_differ(tmp_path, monkeypatch):
+    one, other = make(tmp_path, "one"), make(tmp_path, "other", history="x")
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    found = compare_uvh5(one, other, Tolerances())
+    assert found.verdict is Verdict.INCOMPLETE
+    assert "pip install" in found.notes[0]

@@ -63,13 +63,7 @@ class _Sampled:
 def compare_outputs(
     reference: RunFiles, new: RunFiles, tolerances: Tolerances
 ) -> Iterator[OutputComparison]:
-    """Compare matrices, evidences and posteriors of two runs; see `Compares`.
-
-    Raises
-    ------
-    PrerequisiteError
-        If h5py or numpy is not installed.
-    """
+    """Compare matrices, evidences and posteriors of two runs; see `Compares`."""
     for path, mine in reference.files.items():
         theirs = new.files.get(path)
         if path.startswith(f"{MATRICES}/") and theirs is not None:

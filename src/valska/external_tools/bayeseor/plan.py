@@ -106,13 +106,7 @@ class BayesEoRTool:
     def compare(
         self, reference: RunFiles, new: RunFiles, tolerances: Tolerances
     ) -> Iterator[OutputComparison]:
-        """Compare matrices exactly, evidences and posteriors as statistics.
-
-        Raises
-        ------
-        PrerequisiteError
-            If h5py or numpy is not installed.
-        """
+        """Compare matrices exactly, evidences and posteriors as statistics."""
         from valska.external_tools.bayeseor.comparison import compare_outputs
 
         return compare_outputs(reference, new, tolerances)

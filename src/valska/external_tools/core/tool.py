@@ -350,11 +350,6 @@ class Compares(Protocol):
             not among them: they are judged already.
         tolerances
             What numbers may differ by.
-
-        Raises
-        ------
-        PrerequisiteError
-            If a package that reads the outputs is not installed.
         """
         ...
 

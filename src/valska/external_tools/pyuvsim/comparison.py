@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from valska.external_tools.core.comparison.arrays import largest
-from valska.external_tools.core.comparison.formats import differ_in_bytes
+from valska.external_tools.core.comparison.formats import cannot_compare, differ_in_bytes
 from valska.external_tools.core.comparison.hdf5 import (
     compare_dataset,
     datasets,
@@ -31,6 +31,7 @@ from valska.external_tools.core.comparison.verdict import (
     judged,
     worst,
 )
+from valska.external_tools.core.errors import PrerequisiteError
 
 _SUFFIX = ".uvh5"
 _HISTORY = "Header/history"
@@ -59,13 +60,7 @@ _VERSION = re.compile(r"(\S+) version:? v?(\d[\w.+-]*?)(?=\.?(?:\s|$))")
 def compare_outputs(
     reference: RunFiles, new: RunFiles, tolerances: Tolerances
 ) -> Iterator[OutputComparison]:
-    """Compare the UVH5 files of two runs; see `Compares`.
-
-    Raises
-    ------
-    PrerequisiteError
-        If h5py is not installed.
-    """
+    """Compare the UVH5 files of two runs; see `Compares`."""
     for path, mine in reference.files.items():
         theirs = new.files.get(path)
         if theirs is not None and path.endswith(_SUFFIX):
@@ -79,17 +74,14 @@ def compare_uvh5(
 
     The history does not count, nor the directories in names of configuration files: both are
     told and explained.
-
-    Raises
-    ------
-    PrerequisiteError
-        If h5py is not installed.
     """
     if reference.file is None or new.file is None:
         return differ_in_bytes(reference, new, "a file is no longer there")
     try:
         with opened(reference.file, new.file) as (mine, theirs):
             parts = list(_parts(datasets(mine), datasets(theirs), tolerances))
+    except PrerequisiteError as error:
+        return cannot_compare(reference, new, error)
     except (UnreadableError, KeyError, OSError, RuntimeError) as error:
         return differ_in_bytes(reference, new, f"not readable as UVH5: {error}")
     notes = (*_notes(parts), *_allowed(parts, tolerances))

@@ -138,13 +138,7 @@ class PyuvsimTool:
     def compare(
         self, reference: RunFiles, new: RunFiles, tolerances: Tolerances
     ) -> Iterator[OutputComparison]:
-        """Compare visibilities, flags, axes and metadata; the history does not count.
-
-        Raises
-        ------
-        PrerequisiteError
-            If h5py is not installed.
-        """
+        """Compare visibilities, flags, axes and metadata; the history does not count."""
         from valska.external_tools.pyuvsim.comparison import compare_outputs
 
         return compare_outputs(reference, new, tolerances)

@@ -61,9 +61,10 @@ def compare_file(
         return differ_in_bytes(reference, new, _UNKNOWN)
     try:
         found = compare(reference.file, new.file, tolerances)
-    except (UnreadableError, PrerequisiteError) as error:
-        hint = f" ({error.hint})" if error.hint else ""
-        return differ_in_bytes(reference, new, f"{error.message}{hint}: only bytes were compared")
+    except PrerequisiteError as error:
+        return cannot_compare(reference, new, error)
+    except UnreadableError as error:
+        return differ_in_bytes(reference, new, f"{error.message}: only bytes were compared")
     parts = found if isinstance(found, list) else [found]
     return judged(reference, new, name, parts, notes=same_values(parts))
 
@@ -89,6 +90,21 @@ def compare_bytes(reference: OutputFile, new: OutputFile) -> OutputComparison | 
         verdict=Verdict.INCOMPLETE,
         method=BYTES,
         notes=(f"the bytes differ, and the file of the {gone} is not there to see how",),
+        reference=reference,
+        new=new,
+    )
+
+
+def cannot_compare(
+    reference: OutputFile, new: OutputFile, error: PrerequisiteError
+) -> OutputComparison:
+    """Return the comparison of two files whose values cannot be read here."""
+    hint = f" ({error.hint})" if error.hint else ""
+    return OutputComparison(
+        path=reference.path,
+        verdict=Verdict.INCOMPLETE,
+        method=BYTES,
+        notes=(f"the bytes differ, and not how is known: {error.message}{hint}",),
         reference=reference,
         new=new,
     )
