@@ -31,12 +31,14 @@ missing_services() {
     command -v apptainer >/dev/null || echo "Apptainer (install 1.3 or later)"
     command -v sbatch >/dev/null && sinfo --noheader >/dev/null 2>&1 ||
         echo "Slurm (work on a machine where sinfo answers)"
+    command -v docker-registry >/dev/null && command -v skopeo >/dev/null ||
+        echo "docker-registry and skopeo"
 }
 
 make_do() {
     local reasons="$1" gaps
     gaps="$(missing_services)"
-    [[ -n $gaps ]] || { say "Apptainer and Slurm are there"; return 0; }
+    [[ -n $gaps ]] || { say "Apptainer, Slurm and a registry are there"; return 0; }
     complain "missing: ${gaps//$'\n'/; }"
     complain "this script cannot set them up: ${reasons//$'\n'/, }; as root on Debian it can"
     if [[ "${VALSKA_REQUIRE_SERVICES:-}" == 1 ]]; then

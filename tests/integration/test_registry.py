@@ -19,6 +19,7 @@ from registries import Registry, TokenService, Wire, make_certificate
 from valska.external_tools.core.bundling import BundledImage
 from valska.external_tools.core.errors import PrerequisiteError, UsageError, VerificationError
 from valska.external_tools.core.images import resolve_image
+from valska.external_tools.core.images.record import ImageRecord
 from valska.external_tools.core.images.registry.client import (
     INDEX,
     config,
@@ -36,7 +37,12 @@ from valska.external_tools.core.images.registry.pulling import (
     pull_sif,
 )
 from valska.external_tools.core.images.registry.pushing import push_image, read_target
-from valska.external_tools.core.images.registry.referrers import list_referrers
+from valska.external_tools.core.images.registry.referrers import (
+    RECORD_TYPE,
+    Part,
+    attach,
+    list_referrers,
+)
 from valska.external_tools.core.images.registry.uploading import upload_manifest
 from valska.external_tools.core.images.store import ImageStore
 from valska.external_tools.core.utils import load_json, sha256_bytes, sha256_file
@@ -497,6 +503,27 @@ def test_pushing_again_attaches_nothing_twice(registry, sif, store):
     subject = manifest(first.reference, http=QUICK)
     found = list_referrers(connect(first.reference, QUICK), subject)
     assert [entry["digest"] for entry in found] == list(first.attached)
+
+
+NOBODY = {"name": "../../x.def", "sha256": "0" * 64}
+
+
+@pytest.mark.parametrize(
+    "changes", [{"sha256": "0" * 64}, {"name": "../x"}, {"definition": NOBODY}, {"origin": "else"}]
+)
+def test_a_record_that_cannot_be_the_images_own_is_left_out(registry, sif, store, changes, caplog):
+    key = "-".join(changes)
+    pushed = push(sif, f"{registry.host}/evil/{key}:1")
+    facts = {"sha256": pushed.sha256, "size": sif.stat().st_size, "name": "tiny", "origin": "built"}
+    record = ImageRecord(**facts, created_utc="2026-01-02T03:04:05Z").to_json()
+    data = json.dumps({**record, **changes}).encode()
+    subject = manifest(pushed.reference, http=QUICK)
+    connection = connect(pushed.reference, QUICK)
+    attach(connection, subject, RECORD_TYPE, (Part("x.image.json", RECORD_TYPE, data),))
+    with caplog.at_level(logging.WARNING):
+        imported = import_oras(pushed.uri, store, http=QUICK)
+    assert (imported.origin, imported.name) == ("adopted", key)
+    assert "the record" in caplog.text
 
 
 def test_an_image_of_layers_is_not_imported_as_a_sif(registry, tree, store):

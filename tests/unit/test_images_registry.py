@@ -244,9 +244,9 @@ def test_apptainers_variables_are_a_login_for_every_registry(tmp_path):
         "APPTAINER_DOCKER_USERNAME": "me",
         "APPTAINER_DOCKER_PASSWORD": "horse",
     }
-    found = credentials.read_logins(Http(environ=environ))["auths"]
-    word = next(found[key]["auth"] for key in credentials.account_keys("r.org") if key in found)
-    assert base64.b64decode(word) == b"me:horse"
+    found = credentials.read_logins(Http(environ=environ))
+    (key,) = credentials.account_keys("r.org", found)
+    assert base64.b64decode(found["auths"][key]["auth"]) == b"me:horse"
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"auths": null, "credHelpers": 3}'])
@@ -258,8 +258,40 @@ def test_a_file_of_logins_that_is_none_is_left_out(tmp_path, text):
 
 
 def test_docker_hub_keeps_its_logins_under_another_name():
-    assert "https://index.docker.io/v1/" in credentials.account_keys("docker.io")
-    assert "https://index.docker.io/v1/" not in credentials.account_keys("r.org")
+    logins = {"auths": {"https://index.docker.io/v1/": {}, "r.org": {}}, "credHelpers": {}}
+    assert credentials.account_keys("docker.io", logins) == ("https://index.docker.io/v1/",)
+    assert credentials.account_keys("r.org", logins) == ("r.org",)
+    assert credentials.account_keys("s.org", logins) == ()
+    assert credentials.account_keys("s.org", {**logins, "credsStore": "x"}) == ("s.org",)
+
+
+@pytest.mark.parametrize("keeper", ["credsStore", "credHelpers"])
+def test_a_password_that_a_program_keeps_is_asked_of_it(stand_in, tmp_path, monkeypatch, keeper):
+    registry = stand_in((401, {"WWW-Authenticate": 'Basic realm="r"'}, b""), FOUND)
+    helper = tmp_path.parent / "docker-credential-vault"
+    helper.write_text(
+        "#!/bin/sh\n"
+        f'[ "$1 $(cat)" = "get {registry.host}" ] || exit 1\n'
+        'echo \'{"Username": "me", "Secret": "horse"}\'\n'
+    )
+    helper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{helper.parent}:{os.environ['PATH']}")
+    (tmp_path / ".docker").mkdir()
+    kept = "vault" if keeper == "credsStore" else {registry.host: "vault"}
+    (tmp_path / ".docker/config.json").write_text(json.dumps({keeper: kept}))
+    resolve(f"{registry.host}/x:1", http=Http(attempts=1, environ={"HOME": os.fspath(tmp_path)}))
+    word = registry.asked[1][1]["Authorization"].removeprefix("Basic ")
+    assert base64.b64decode(word) == b"me:horse"
+
+
+@pytest.mark.parametrize("login", ["x", 3, {"auth": 3}, {"auth": ""}, {"auth": "not base 64"}])
+def test_a_login_that_is_none_does_not_keep_anyone_from_reading(stand_in, tmp_path, login):
+    registry = stand_in(FOUND)
+    (tmp_path / ".docker").mkdir()
+    text = json.dumps({"auths": {registry.host: login}})
+    (tmp_path / ".docker/config.json").write_text(text)
+    http = Http(attempts=1, environ={"HOME": os.fspath(tmp_path)})
+    assert resolve(f"{registry.host}/x:1", http=http) == f"sha256:{sha256_bytes(DOCUMENT)}"
 
 
 def test_the_options_do_not_show_passwords():

@@ -30,14 +30,20 @@ def read_logins(http: Http) -> dict[str, Any]:
         for key in ("auths", "credHelpers"):
             if isinstance(found.get(key), dict):
                 logins[key] = {**found[key], **logins[key]}
-        logins.setdefault("credsStore", found.get("credsStore"))
+        logins["credsStore"] = logins.get("credsStore") or found.get("credsStore")
     return {**logins, "auths": {**logins["auths"], **_from_environment(http.environ)}}
 
 
-def account_keys(registry: str) -> tuple[str, ...]:
-    """Return the names under which a login for a registry can be kept."""
+def account_keys(registry: str, logins: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names under which the logins have one for a registry.
+
+    Where all are kept by a program (``credsStore``) it may know the registry by its usual name.
+    """
     hub = _HUB_KEYS if registry == DOCKER_HUB else ()
-    return (_ANY, *hub, registry, f"https://{registry}", f"https://{registry}/v2/")
+    names = (*hub, registry, f"https://{registry}", f"https://{registry}/v2/")
+    known = {**logins["auths"], **logins["credHelpers"]}
+    found = tuple(name for name in (_ANY, *names) if name in known)
+    return found or (names[:1] if logins.get("credsStore") else ())
 
 
 def _files(environ: Mapping[str, str]) -> Iterator[Path]:

@@ -259,9 +259,12 @@ class _Authentication(oras.auth.token.TokenAuth):  # type: ignore[misc]
 
     def log_in(self, reference: Reference, http: Http) -> None:
         self._auth_config = read_logins(http)
-        for key in account_keys(reference.registry):
-            if self._load_auth(key):
-                return
+        for key in account_keys(reference.registry, self._auth_config):
+            try:
+                if self._load_auth(key):
+                    return
+            except (ValueError, LookupError, TypeError, AttributeError, OSError):
+                log.warning("the login for %s cannot be used", reference.registry)
 
     def is_for(self, url: str) -> bool:
         parts = urlsplit(url)
