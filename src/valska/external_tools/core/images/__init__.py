@@ -11,11 +11,14 @@ from pathlib import Path
 from valska.external_tools.core.bundling import BundledImage
 from valska.external_tools.core.errors import PrerequisiteError
 from valska.external_tools.core.images import apptainer as programs
-from valska.external_tools.core.images.building.sif import read_sif
 from valska.external_tools.core.images.definition import SUFFIX, shipped_definitions
 from valska.external_tools.core.images.record import ImageRecord
 from valska.external_tools.core.images.store import ImageStore
-from valska.external_tools.core.images.store.beside import files_beside, record_beside
+from valska.external_tools.core.images.store.beside import (
+    definition_inside,
+    files_beside,
+    record_beside,
+)
 from valska.external_tools.core.images.store.receipt import digest_image
 from valska.external_tools.core.process import Run, run
 from valska.external_tools.core.utils import sha256_bytes, sha256_file, utc_now_iso
@@ -198,9 +201,9 @@ def _image(path: Path, record: ImageRecord, sources: Mapping[str, bytes]) -> Bun
 def _unknown(
     path: Path, sha256: str, apptainer: str, run: Run
 ) -> tuple[ImageRecord, dict[str, bytes]]:
-    read_sif(path)
+    inside = definition_inside(path)
     attributes = programs.inspect(apptainer, path, run=run)
-    text = str(attributes.get("deffile") or "").encode()
+    text = inside or str(attributes.get("deffile") or "").encode()
     name = re.sub(r"[^A-Za-z0-9._+=-]", "_", path.stem).lstrip("._+=-") or "image"
     definition = {"name": f"{name}{SUFFIX}", "sha256": sha256_bytes(text)} if text else None
     record = ImageRecord(

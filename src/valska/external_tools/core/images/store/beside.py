@@ -85,15 +85,27 @@ def look_beside(sif: Path, record: ImageRecord) -> tuple[list[str], list[str]]:
     return faults, missing
 
 
+def definition_inside(sif: Path) -> bytes | None:
+    """Return the definition that Apptainer kept in an image, or None.
+
+    Raises
+    ------
+    PrerequisiteError
+        If it is not a SIF, or is cut off.
+    """
+    image = read_sif(sif)
+    return next((image.read(one) for one in image.objects if one.kind == DEFINITION), None)
+
+
 def _definition_inside(sif: Path, record: ImageRecord) -> dict[str, bytes]:
-    entry = record.definition
-    if entry is not None:
-        with suppress(ValskaError):
-            image = read_sif(sif)
-            for one in image.objects:
-                if one.kind == DEFINITION and image.sha256(one) == entry["sha256"]:
-                    return {entry["name"]: image.read(one)}
-    return {}
+    entry, text = record.definition, None
+    with suppress(ValskaError):
+        text = definition_inside(sif)
+    if entry is None or text is None:
+        return {}
+    # `apptainer inspect`, which records were made from, leaves out what ends it.
+    same = [one for one in (text.strip(), text) if sha256_bytes(one) == entry["sha256"]]
+    return {entry["name"]: same[0]} if same else {}
 
 
 def _expected(sif: Path, record: ImageRecord) -> Iterator[tuple[str, tuple[Path, ...], str]]:

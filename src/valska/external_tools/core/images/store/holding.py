@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from valska.external_tools.core.errors import PrerequisiteError
+from valska.external_tools.core.errors import PrerequisiteError, ValskaError
 from valska.external_tools.core.lock import LockedError, directory_lock, read_owner
 from valska.external_tools.core.utils import sha256_bytes
 
@@ -44,9 +44,7 @@ def hold(
     Raises
     ------
     PrerequisiteError
-        If the directory of locks cannot be made.
-    ValskaError
-        If the lock cannot be written.
+        If the store cannot be written.
     """
     _make(locks)
     path = locks / _name(key)
@@ -58,6 +56,8 @@ def hold(
                 break
             except LockedError:
                 told = told or (waited >= PATIENCE_S and _tell(path, what))
+            except ValskaError as error:
+                raise unwritable(locks.parent, error.__cause__) from error
             sleep(POLL_S)
             waited += POLL_S
         yield
@@ -70,10 +70,11 @@ def _make(locks: Path) -> None:
         raise unwritable(locks.parent, error) from error
 
 
-def unwritable(root: Path, error: OSError) -> PrerequisiteError:
+def unwritable(root: Path, error: BaseException | None) -> PrerequisiteError:
     """Return the error that a store cannot be written."""
+    why = error.strerror if isinstance(error, OSError) else error
     return PrerequisiteError(
-        f"the image store {root} cannot be written: {error.strerror}",
+        f"the image store {root} cannot be written: {why}",
         "Choose another with $VALSKA_IMAGES, or images in the configuration.",
     )
 

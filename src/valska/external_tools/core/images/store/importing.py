@@ -95,6 +95,8 @@ def _import_sif(
 ) -> Imported:
     sha256 = digest_image(path)
     require_named(path, sha256)
+    if known := _known(store, sha256):
+        return Imported(known, new=False)
     with store.holding(sha256, f"importing {path.name}"):
         if known := _known(store, sha256):
             return Imported(known, new=False)
