@@ -112,7 +112,7 @@ class Index:
     Attributes
     ----------
     asked
-        The paths that it was asked for.
+        The files that valska itself took from it.
     """
 
     def __init__(self, directory):
@@ -124,7 +124,8 @@ class Index:
                 super().__init__(*args, directory=directory)
 
             def do_GET(self):
-                index.asked.append(self.path)
+                if self.headers.get("User-Agent") == "valska":
+                    index.asked.append(self.path)
                 super().do_GET()
 
             def log_message(self, *words):
