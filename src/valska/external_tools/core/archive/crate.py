@@ -348,7 +348,7 @@ class _Graph:
             "endTime": _time(record["ended_utc"] or record["started_utc"]),
             "actionStatus": f"http://schema.org/{_STATUS.get(state, 'FailedActionStatus')}",
             **_some("object", objects),
-            **_some("result", self._results(unit, record)),
+            "result": _refs([*self._results(unit, record)] or [self._file(name)]),
         }
         if state != "completed":
             action["error"] = record["reason"] or _ENDS.get(state, state)
