@@ -1,6 +1,7 @@
 """Two runs compared: what counts as the same answer, and what is said where it is not."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import toy
 
 from valska.external_tools.core.comparison import runs
-from valska.external_tools.core.comparison.document import to_json
+from valska.external_tools.core.comparison.document import SCHEMA_VERSION, to_json
 from valska.external_tools.core.comparison.intent import Kind, Side, compare_intent
 from valska.external_tools.core.comparison.page import render_page
 from valska.external_tools.core.comparison.runs import compare_runs
@@ -16,9 +17,10 @@ from valska.external_tools.core.comparison.verdict import Part, Tolerances, Verd
 from valska.external_tools.core.errors import ValskaError
 from valska.external_tools.core.manifest import read_manifest
 from valska.external_tools.core.run_directory import Bundle
-from valska.external_tools.core.schema import validate
+from valska.external_tools.core.schema import load_schema, validate
 
 NOW = "2026-01-02T03:04:05Z"
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -281,3 +283,22 @@ def test_places_do_not_count(ran):
     other = ran("b", run=False)
     other.path.rename(moved)
     assert intent(one, Bundle(Path(moved))) == {}
+
+
+# --- its documentation ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pointer", [(), ("run",), ("output",), ("part",)])
+def test_every_field_is_documented(pointer):
+    schema = load_schema("comparison-1")
+    for name in pointer:
+        schema = schema["$defs"][name]
+    text = (ROOT / "docs/reference/comparison.md").read_text()
+    table = text.split("\n## comparison.json\n")[1]
+    assert set(schema["properties"]) <= set(re.findall(r"`([^`]+)`", table))
+
+
+def test_a_new_field_needs_a_new_version_of_the_schema():
+    """Count the fields: who adds one raises SCHEMA_VERSION, and this number with it."""
+    found = json.dumps(load_schema("comparison-1")).count('"type"')
+    assert (SCHEMA_VERSION, found) == ("1.0", 58)
