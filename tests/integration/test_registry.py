@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,11 @@ from valska.external_tools.core.images.registry.pulling import (
     pull_base,
     pull_sif,
 )
-from valska.external_tools.core.images.registry.pushing import push_image, read_target
+from valska.external_tools.core.images.registry.pushing import (
+    push_image,
+    read_target,
+    stored_extras,
+)
 from valska.external_tools.core.images.registry.referrers import (
     RECORD_TYPE,
     Part,
@@ -476,22 +481,32 @@ def test_the_same_image_has_the_same_digest_in_every_registry(registry, sif, tmp
     assert not again.uploaded
 
 
-def test_record_definition_and_sbom_come_back_with_an_image(registry, sif, store, tmp_path):
-    image = resolve_image(str(sif), store)
-    bom = b'{"bomFormat": "CycloneDX"}'
-    target = read_target(f"oras://{registry.host}/in/tiny:1")
-    pushed = push_image(image, target, sbom=bom, http=QUICK)
-    assert len(pushed.attached) == 2
+def test_all_that_is_known_of_an_image_comes_back_with_it(registry, built, store, tmp_path):
+    record, home = built
+    extras = stored_extras(home, record.sha256)
+    assert sorted(extras) == [".cdx.json", ".files.gz"]
+    image = resolve_image(record.sha256, home)
+    target = read_target(f"oras://{registry.host}/in/known:1")
+    pushed = push_image(image, target, extras=extras, http=QUICK)
     pull = ["apptainer", "pull", "--no-https", tmp_path / "back.sif", pushed.uri]
     subprocess.run(pull, check=True, capture_output=True)
-    assert sha256_file(tmp_path / "back.sif") == image.sha256
-    record = import_oras(f"oras://{registry.host}/in/tiny:1", store, http=QUICK)
-    original = json.loads(image.files["tiny.image.json"][1])
-    assert record.created_utc == original["created_utc"]
-    assert record.definition == original["definition"]
-    assert store.files(record) == {"tiny.def": image.files["tiny.def"][1]}
-    assert store.extras(record.sha256, ".cdx.json").read_bytes() == bom
-    assert record.source == {"uri": pushed.uri, "tag": "1", "digest": pushed.reference.digest}
+    assert sha256_file(tmp_path / "back.sif") == record.sha256
+    back = import_oras(target.uri, store, http=QUICK)
+    source = {"uri": pushed.uri, "tag": "1", "digest": pushed.reference.digest}
+    assert back == replace(record, source=source)
+    assert store.files(back) == home.files(record) != {}
+    assert stored_extras(store, back.sha256) == extras
+
+
+def test_a_list_of_files_that_is_not_the_images_is_left_out(registry, built, store):
+    record, home = built
+    extras = {".cdx.json": b"{}", ".files.gz": b"nothing"}
+    image = resolve_image(record.sha256, home)
+    target = read_target(f"oras://{registry.host}/in/false:1")
+    push_image(image, target, extras=extras, http=QUICK)
+    back = import_oras(target.uri, store, http=QUICK)
+    assert back.tree_sha256 == record.tree_sha256
+    assert stored_extras(store, back.sha256) == {}
 
 
 def test_pushing_again_attaches_nothing_twice(registry, sif, store):
@@ -533,9 +548,19 @@ def test_an_image_of_layers_is_not_imported_as_a_sif(registry, tree, store):
     assert "docker://" in caught.value.hint
 
 
-def test_an_image_of_layers_is_built_at_the_digest_of_its_tag(registry, tree, store):
-    digest = registry.push_tree(tree, "in/docker:1")
-    record = import_docker(f"docker://{registry.host}/in/docker:1", store, http=Http(attempts=1))
+@pytest.fixture(scope="module")
+def built(registry, tree, tmp_path_factory):
+    """An image that was built of layers in the registry, and the store that it is in."""
+    store = ImageStore(tmp_path_factory.mktemp("built") / "images")
+    registry.push_tree(tree, "in/docker:1", IMAGE_ENV="BUILT=yes")
+    return import_docker(
+        f"docker://{registry.host}/in/docker:1", store, http=Http(attempts=1)
+    ), store
+
+
+def test_an_image_of_layers_is_built_at_the_digest_of_its_tag(registry, built):
+    record, store = built
+    digest = resolve(f"{registry.host}/in/docker:1", http=QUICK)
     assert record.base["sha256"] == digest.removeprefix("sha256:")
     assert record.source["tag"] == "1"
     assert record.source["digest"] == digest

@@ -17,7 +17,7 @@ from valska.external_tools.core.images.registry.pushing import (
     note_published,
     push_image,
     read_target,
-    store_sbom,
+    stored_extras,
 )
 from valska.external_tools.core.images.registry.reference import Reference
 
@@ -66,7 +66,7 @@ def command(
     pushed = push_image(
         found,
         reference,
-        sbom=store_sbom(store, found.sha256),
+        extras=stored_extras(store, found.sha256),
         with_record=not no_record,
         http=http,
     )

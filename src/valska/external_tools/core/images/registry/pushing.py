@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,16 +21,20 @@ from valska.external_tools.core.images.registry.options import Http
 from valska.external_tools.core.images.registry.reference import DEFAULT_TAG, Reference, parse
 from valska.external_tools.core.images.registry.referrers import (
     DEFINITION_TYPE,
+    LISTING_TYPE,
     LOCK_TYPE,
     RECORD_TYPE,
-    SBOM_NAME,
     SBOM_TYPE,
     Part,
     attach,
 )
 from valska.external_tools.core.images.registry.sifs import EMPTY, sif_manifest
 from valska.external_tools.core.images.store import ImageStore
-from valska.external_tools.core.images.store.layout import PUBLISHED_SUFFIX, SBOM_SUFFIX
+from valska.external_tools.core.images.store.layout import (
+    LISTING_SUFFIX,
+    PUBLISHED_SUFFIX,
+    SBOM_SUFFIX,
+)
 from valska.external_tools.core.utils import (
     load_json,
     sha256_bytes,
@@ -97,7 +102,7 @@ def push_image(
     image: BundledImage,
     target: Reference,
     *,
-    sbom: bytes | None = None,
+    extras: Mapping[str, bytes] | None = None,
     with_record: bool = True,
     http: Http | None = None,
 ) -> Pushed:
@@ -113,8 +118,8 @@ def push_image(
         The SIF, its digest and the files that go with it, see `resolve_image`.
     target
         See `read_target`.
-    sbom
-        Its bill of materials.
+    extras
+        Suffix to content of what a store has beside it, see `stored_extras`.
     with_record
         Attach what is known of it.
     http
@@ -140,19 +145,20 @@ def push_image(
     manifest = Manifest(target.at(digest), MANIFEST, data)
     attached = [
         attach(connection, manifest, kind, parts)
-        for kind, parts in (_attachments(image, sbom) if with_record else {}).items()
+        for kind, parts in (_attachments(image, extras or {}) if with_record else {}).items()
     ]
     return Pushed(
         manifest.reference, target.identifier, image.sha256, tuple(attached), uploaded=uploaded
     )
 
 
-def store_sbom(store: ImageStore, sha256: str) -> bytes | None:
-    """Return the SBOM that a store has of an image, or None."""
-    try:
-        return store.extras(sha256, SBOM_SUFFIX).read_bytes()
-    except OSError:
-        return None
+def stored_extras(store: ImageStore, sha256: str) -> dict[str, bytes]:
+    """Return suffix to content of an image's SBOM and list of files, as far as they are there."""
+    found = {}
+    for suffix in (SBOM_SUFFIX, LISTING_SUFFIX):
+        with suppress(OSError):
+            found[suffix] = store.extras(sha256, suffix).read_bytes()
+    return found
 
 
 def note_published(store: ImageStore, pushed: Pushed) -> Path | None:
@@ -199,15 +205,20 @@ def _name_and_labels(image: BundledImage) -> tuple[str, dict[str, str]]:
     return image.path.stem, {}
 
 
-def _attachments(image: BundledImage, sbom: bytes | None) -> dict[str, tuple[Part, ...]]:
+def _attachments(image: BundledImage, extras: Mapping[str, bytes]) -> dict[str, tuple[Part, ...]]:
+    """Return what is attached: type of artifact to its files, the record's own first."""
     parts = [
         Part(name, _ROLES[role], data)
         for name, (role, data) in image.files.items()
         if role in _ROLES
     ]
     parts.sort(key=lambda part: list(_ROLES.values()).index(part.media_type))
+    if parts and LISTING_SUFFIX in extras:
+        parts.append(Part(f"image{LISTING_SUFFIX}", LISTING_TYPE, extras[LISTING_SUFFIX]))
     found = {RECORD_TYPE: tuple(parts)} if parts else {}
-    return {**found, **({SBOM_TYPE: (Part(SBOM_NAME, SBOM_TYPE, sbom),)} if sbom else {})}
+    if SBOM_SUFFIX in extras:
+        found[SBOM_TYPE] = (Part(f"image{SBOM_SUFFIX}", SBOM_TYPE, extras[SBOM_SUFFIX]),)
+    return found
 
 
 def _empty() -> Any:

@@ -21,6 +21,7 @@ from valska.external_tools.core.images.registry.client import (
     read_object,
 )
 from valska.external_tools.core.images.registry.sifs import EMPTY, TITLE, descriptor, document
+from valska.external_tools.core.images.store.layout import LISTING_SUFFIX, SBOM_SUFFIX
 from valska.external_tools.core.schema import validate
 from valska.external_tools.core.utils import sha256_bytes
 
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 RECORD_TYPE = "application/vnd.valska.image.record.v1+json"
 DEFINITION_TYPE = "application/vnd.valska.image.definition.v1"
 LOCK_TYPE = "application/vnd.valska.image.lock.v1"
+LISTING_TYPE = "application/vnd.valska.image.files.v1+gzip"
 SBOM_TYPE = "application/vnd.cyclonedx+json"
-SBOM_NAME = "image.cdx.json"
 
 _EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+=-]*")
@@ -61,7 +62,7 @@ class Attached:
     record
         Its record.
     files
-        Name to content of definition, lock and SBOM.
+        Name to content of definition, lock, list of files and SBOM.
     """
 
     record: ImageRecord
@@ -121,10 +122,9 @@ def fetch_attached(connection: Connection, subject: Manifest) -> Attached | None
     parts = _parts(connection, records[-1])
     record = _record(parts, subject)
     boms = [entry for entry in found if entry.get("artifactType") == SBOM_TYPE]
-    files = _sources(record, parts)
-    for part in _parts(connection, boms[-1]) if boms else ():
-        files[SBOM_NAME] = part.data
-    return Attached(record, files)
+    if boms:
+        parts += _parts(connection, boms[-1])
+    return Attached(record, _files(record, parts))
 
 
 def list_referrers(connection: Connection, subject: Manifest) -> list[dict[str, Any]]:
@@ -204,8 +204,23 @@ def _record(parts: list[Part], subject: Manifest) -> ImageRecord:
     return record
 
 
-def _sources(record: ImageRecord, parts: list[Part]) -> dict[str, bytes]:
-    """Return definition and lock, as far as they are what the record says."""
+def _files(record: ImageRecord, parts: list[Part]) -> dict[str, bytes]:
+    """Return name to content of the files that are what the record says."""
     wanted = {entry["sha256"]: entry["name"] for entry in (record.definition, record.lock) if entry}
+    if record.sbom:
+        wanted[str(record.sbom["sha256"])] = f"image{SBOM_SUFFIX}"
     digests = ((sha256_bytes(part.data), part.data) for part in parts)
-    return {wanted[digest]: data for digest, data in digests if digest in wanted}
+    files = {wanted[digest]: data for digest, data in digests if digest in wanted}
+    for part in parts:
+        if part.media_type == LISTING_TYPE and _is_listing(part.data, record):
+            files[f"image{LISTING_SUFFIX}"] = part.data
+    return files
+
+
+def _is_listing(data: bytes, record: ImageRecord) -> bool:
+    from valska.external_tools.core.images.listing import Listing
+
+    try:
+        return Listing.from_bytes(data).sha256 == record.tree_sha256
+    except ValskaError:
+        return False
