@@ -110,6 +110,29 @@ def test_a_point_of_a_sweep_is_a_target(user, source):
     assert [file["kind"] for file in shown["files"]] == ["input"]
 
 
+def test_an_archive_needs_what_is_not_in_it(user, make, source, image, monkeypatch):
+    make(runner=("--image", f"sha256:{image}"))
+    user.ok("archive", "bundle", "--without-image", "--inputs", "copied", "-o", "obs.tar.zst")
+    shutil.rmtree(user.cwd / "bundle")
+    made = json.loads(
+        user.ok("fetch", "obs.tar.zst", "--for", "run", "-o", "kit.tar", "--json").stdout
+    )
+    assert made["targets"][0]["kind"] == "archive"
+    assert [file["kind"] for file in made["files"]] == [
+        "image-file",
+        "image-file",
+        "image",
+        "input",
+    ]
+    monkeypatch.setenv("VALSKA_IMAGES", os.fspath(user.cwd / "there"))
+    loaded = user.ok("load", "kit.tar")
+    assert loaded.stdout == "valska reproduce obs.tar.zst\n"
+    whole = (user.cwd / "obs.tar.zst").read_bytes()
+    (user.cwd / "obs.tar.zst").write_bytes(whole[: len(whole) // 2])
+    refused = user.run("fetch", "obs.tar.zst", "--dry-run")
+    assert refused.exit_code == 5
+
+
 def test_submit_names_everything_at_once(user, make, source, image):
     make(runner=("--image", f"sha256:{image}"))
     source.unlink()
@@ -185,15 +208,15 @@ def test_an_input_that_was_altered_is_not_packed(user, make, source):
     [
         ("pyuvsi", "Did you mean 'pyuvsim'?"),
         ("linetool", "does not come with valska"),
-        ("old.tar.zst", "Unpack it"),
-        ("lines.yaml", "neither a bundle, a sweep nor a definition"),
+        ("old.tar.zst", "old.tar.zst"),
+        ("lines.yaml", "neither a bundle, a sweep, an archive nor a definition"),
         (".", "there is no bundle, sweep, tool or definition '.'"),
     ],
 )
 def test_what_is_no_target_is_refused(user, source, target, told):
     user.write("old.tar.zst", "an archive")
     refused = user.run("fetch", target, "--dry-run")
-    assert refused.exit_code in (2, 3)
+    assert refused.exit_code == (5 if target.endswith(".zst") else 3 if target == "linetool" else 2)
     assert told in refused.stderr
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
@@ -68,9 +69,9 @@ def command(
 ) -> None:
     """Fetch what a build or a run needs without a network, and pack it into one file.
 
-    TARGET is a bundle, a sweep, a point of one, a definition file, or the name of a tool. The base
-    and the packages that are fetched stay in the image store: they are not fetched twice. `valska
-    load` takes the file into the store of another machine.
+    TARGET is a bundle, a sweep, a point of one, an archive, a definition file, or the name of a
+    tool. The base and the packages that are fetched stay in the image store: they are not fetched
+    twice. `valska load` takes the file into the store of another machine.
     """
     from valska.external_tools.core.images.registry.options import http_options
     from valska.external_tools.core.kit.planning import plan_kit
@@ -82,19 +83,20 @@ def command(
     def store_of(tool: str | None) -> Path:
         return resolve(tool, flags={"images": images}, path=state().config).images
 
-    found = find_target(target, store_of)
-    settings = resolve(flags={"images": images, "ca_bundle": ca_bundle}, path=state().config)
-    store = ImageStore(settings.images)
-    environ = _environment(settings.ca_bundle)
-    request = KitRequest(
-        target=found,
-        purpose=Purpose(purpose),
-        store=store,
-        platform=platform,
-        http=http_options(no_https=no_https, environ=environ),
-        environ=environ,
-    )
-    plan = plan_kit(request)
+    with TemporaryDirectory(prefix="valska-fetch-") as scratch:
+        found = find_target(target, store_of, Path(scratch))
+        settings = resolve(flags={"images": images, "ca_bundle": ca_bundle}, path=state().config)
+        store = ImageStore(settings.images)
+        environ = _environment(settings.ca_bundle)
+        request = KitRequest(
+            target=found,
+            purpose=Purpose(purpose),
+            store=store,
+            platform=platform,
+            http=http_options(no_https=no_https, environ=environ),
+            environ=environ,
+        )
+        plan = plan_kit(request)
     if dry_run or output is None:
         _print_plan(plan, as_json)
     else:

@@ -65,7 +65,8 @@ def _possible(loaded: Loaded) -> Iterator[str]:
         yield f"valska build --offline {shlex.quote(name)}"
     for target in loaded.document.targets:
         if target["kind"] != "definition" and loaded.document.purpose != "build":
-            yield f"valska submit {shlex.quote(plain(target['name']))}"
+            verb = "reproduce" if target["kind"] == "archive" else "submit"
+            yield f"valska {verb} {shlex.quote(plain(target['name']))}"
 
 
 def _as_json(loaded: Loaded, store: ImageStore, dry_run: bool) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def plan_kit(request: KitRequest, *, run: Run = run) -> KitPlan:
         raise UsageError(
             f"a run of {request.target.name} needs nothing that is not in it: there is nothing "
             "to fetch",
-            "Copy its directory.",
+            "Copy it.",
         )
     return KitPlan(
         target=request.target,

@@ -13,7 +13,7 @@ from valska.external_tools.core.images.store.layout import suffix_of
 from valska.external_tools.core.kit.document import Kind
 from valska.external_tools.core.kit.parts import STORE, KitRequest, Part, Purpose, small_part
 from valska.external_tools.core.kit.supplies import SHORT, Supplies
-from valska.external_tools.core.kit.targets import TargetImage
+from valska.external_tools.core.kit.targets import Target, TargetImage
 
 _IMAGE_FILE = re.compile(r"[0-9a-f]{64}((?:\.[a-z0-9]{1,16}){1,2})")
 _NOT_PACKED = frozenset((".sif", ".sif.receipt", ".aside"))
@@ -27,34 +27,44 @@ def parts_to_run(request: KitRequest, notes: list[str]) -> list[Part]:
     PrerequisiteError
         Naming everything that is not here.
     """
-    target, missing = request.target, list[str]()
-    parts = [*_inputs(request, missing)]
-    for entry in target.borrowed:
-        notes.append(
-            f"the directory {entry.source} ({entry.files} files, {entry.size} bytes) is not in the "
-            f"kit: copy it yourself, and name its place for {entry.path} in site.env"
-        )
-    image = target.image
-    if image is not None and not _image_path(image, request.store):
-        missing.append(
-            f"the image {image.sha256[:SHORT]}, neither in {request.store.root} nor "
-            "where the bundle was made"
-        )
-    elif image is not None:
-        parts += _image_parts(image, request.store)
-    elif target.kind == "definition":
-        text = f"no image of {target.name} as it is now is in the store {request.store.root}"
-        if request.purpose is Purpose.RUN:
-            raise PrerequisiteError(
-                text, "Build it first, or fetch what a build needs: --for build."
-            )
-        notes.append(f"{text}: the kit is for building it")
+    missing: list[str] = []
+    parts = [*_inputs(request, missing), *_image(request, missing, notes)]
+    notes += _not_packed(request.target)
     if missing:
         raise PrerequisiteError(
-            f"a kit for {target.name} needs what is not here: {'; '.join(missing)}",
+            f"a kit for {request.target.name} needs what is not here: {'; '.join(missing)}",
             "Bring it back, or fetch what a build needs: --for build.",
         )
     return parts
+
+
+def _not_packed(target: Target) -> Iterator[str]:
+    for entry in target.borrowed:
+        yield (
+            f"the directory {entry.source} ({entry.files} files, {entry.size} bytes): copy it "
+            f"yourself, and name its place for {entry.path} in site.env"
+        )
+    if target.left_out:
+        yield (
+            f"what {target.name} has left out of its bundle: {', '.join(target.left_out)}; "
+            "take an archive that has it"
+        )
+
+
+def _image(request: KitRequest, missing: list[str], notes: list[str]) -> list[Part]:
+    target, root = request.target, request.store.root
+    if target.image is not None and _image_path(target.image, request.store):
+        return [*_image_parts(target.image, request.store)]
+    if target.image is not None:
+        digest = target.image.sha256[:SHORT]
+        missing.append(f"the image {digest}, neither in {root} nor where the bundle was made")
+    elif target.kind == "definition":
+        text = f"no image of {target.name} as it is now is in the store {root}"
+        if request.purpose is Purpose.RUN:
+            hint = "Build it first, or fetch what a build needs: --for build."
+            raise PrerequisiteError(text, hint)
+        notes.append(f"the image: {text}")
+    return []
 
 
 def _inputs(request: KitRequest, missing: list[str]) -> Iterator[Part]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from valska.external_tools.core.errors import PrerequisiteError, UsageError
+from valska.external_tools.core.archive.places import SUFFIX as ARCHIVE_SUFFIX
+from valska.external_tools.core.errors import PrerequisiteError, UsageError, VerificationError
 from valska.external_tools.core.images.definition import SUFFIX, shipped_definitions
 from valska.external_tools.core.images.record import ImageRecord, read_record
 from valska.external_tools.core.images.store import ImageStore
@@ -61,7 +61,7 @@ class Target:
     Parameters
     ----------
     kind
-        ``bundle``, ``sweep`` or ``definition``.
+        ``bundle``, ``sweep``, ``archive`` or ``definition``.
     name
         Of its directory, or of the definition.
     identity
@@ -74,6 +74,8 @@ class Target:
         Directories that lie outside.
     definition, arguments
         What the image is built from.
+    left_out
+        Files of its own that an archive does not have.
     """
 
     kind: str
@@ -84,6 +86,7 @@ class Target:
     borrowed: tuple[BorrowedEntry, ...] = ()
     definition: Path | None = None
     arguments: Mapping[str, str] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
     @property
     def facts(self) -> dict[str, str]:
@@ -91,16 +94,18 @@ class Target:
         return {"kind": self.kind, "name": self.name, "id": self.identity}
 
 
-def find_target(text: str, images: Callable[[str | None], Path]) -> Target:
+def find_target(text: str, images: Callable[[str | None], Path], scratch: Path) -> Target:
     """Return what a word on the command line means.
 
     Parameters
     ----------
     text
-        A path of a bundle, a sweep, a point of one or a definition; or the name of a tool or of a
-        definition that comes with valska.
+        A path of a bundle, a sweep, a point of one, an archive of one, or a definition; or the
+        name of a tool or of a definition that comes with valska.
     images
         Gives the store's directory that holds for a tool.
+    scratch
+        An empty directory, for what is taken out of an archive; needed as long as the target.
 
     Raises
     ------
@@ -110,6 +115,12 @@ def find_target(text: str, images: Callable[[str | None], Path]) -> Target:
         If it is a bundle or a sweep that cannot be read.
     """
     path = Path(text)
+    if path.is_file():
+        return _of_file(path, images, scratch)
+    return _of_directory(path) or _of_definition(_named(text), images)
+
+
+def _of_directory(path: Path) -> Target | None:
     if is_sweep(path):
         sweep = open_sweep(path)
         common = read_common(sweep)
@@ -118,9 +129,7 @@ def find_target(text: str, images: Callable[[str | None], Path]) -> Target:
         unit = open_unit(path)
         manifest = read_manifest(unit)
         return _of_run("bundle", unit, manifest, manifest.bundle_id)
-    if path.is_file():
-        return _of_file(path, images)
-    return _of_definition(_named(text), images)
+    return None
 
 
 def _of_run(kind: str, bundle: Bundle, manifest: Manifest, identity: str) -> Target:
@@ -156,18 +165,21 @@ def _image(bundle: Bundle, facts: Mapping[str, object]) -> TargetImage:
     )
 
 
-def _of_file(path: Path, images: Callable[[str | None], Path]) -> Target:
+def _of_file(path: Path, images: Callable[[str | None], Path], scratch: Path) -> Target:
     if path.name.endswith(SUFFIX):
         return _of_definition(path, images)
-    if re.search(r"\.(tar|tgz|zst|tar\.\w+)$", path.name):
+    if not path.name.endswith(ARCHIVE_SUFFIX):
         raise UsageError(
-            f"{path} is an archive, and kits are made for what is unpacked",
-            "Unpack it, and name the bundle's directory.",
+            f"{path} is neither a bundle, a sweep, an archive nor a definition",
+            f"An archive's name ends in {ARCHIVE_SUFFIX}, a definition's in {SUFFIX}.",
         )
-    raise UsageError(
-        f"{path} is neither a bundle, a sweep nor a definition",
-        f"A definition's name ends in {SUFFIX}.",
-    )
+    from valska.external_tools.core.kit.archived import take_out, without_packed
+
+    place, document = take_out(path, scratch)
+    found = _of_directory(place)
+    if found is None:
+        raise VerificationError(f"{path} has neither a bundle nor a sweep in it")
+    return without_packed(found, document, path.name)
 
 
 def _of_definition(path: Path, images: Callable[[str | None], Path]) -> Target:
