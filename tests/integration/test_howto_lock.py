@@ -1,8 +1,6 @@
 """The commands of docs/how-to/lock-an-image.md, with a registry and an index on loopback."""
 
-import os
 import shutil
-import subprocess
 import threading
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,8 +9,9 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, unavailable
+from conftest import unavailable
 from howto import Page
+from pythontree import has_python, make_python_tree
 from registries import Registry
 from simpleindex import add_wheel
 
@@ -51,18 +50,13 @@ def registry(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def base(apptainer, registry, tmp_path_factory):
-    """A Debian with Python in the registry, under the name that the page's base has."""
-    if os.geteuid() != 0:
-        unavailable("a Debian base can be made by root only")
+    """This machine's Python in the registry, under the name that the page's base has."""
+    if not has_python():
+        unavailable("Debian's python3-venv is not here: tests/cluster/python.sh installs it")
     root = tmp_path_factory.mktemp("base") / "root"
-    made = subprocess.run(
-        [ROOT / "containers/bootstrap-base.sh", root], capture_output=True, text=True, check=False
-    )
-    assert made.returncode == 0, made.stderr
+    version = make_python_tree(root)
     name = "library/python:3.11-slim-bookworm"
-    digest = registry.push_tree(root, name, IMAGE_ENV="PYTHON_VERSION=3.11.2")
-    shutil.rmtree(root)
-    return digest
+    return registry.push_tree(root, name, IMAGE_ENV=f"PYTHON_VERSION={version}")
 
 
 @pytest.fixture(scope="module")
