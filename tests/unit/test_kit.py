@@ -242,6 +242,19 @@ def test_what_a_store_has_already_stays_as_it_is(tmp_path, store):
     assert store.get(image).created_utc == "2026-01-02T03:04:05Z"
 
 
+def test_what_was_altered_in_the_store_is_replaced(tmp_path, store):
+    files = (base_file(), *image_files(), input_file(), wheel_file())
+    path = write(tmp_path, kit_of(*files))
+    load(path, store)
+    for place in store.root.rglob("*"):
+        if place.is_file() and place.suffix not in (".json", ".receipt"):
+            place.write_bytes(place.read_bytes()[::-1] + b"x")
+    loaded = load(path, store)
+    assert {file.kind for file in loaded.new} == {"base", "image", "image-file", "input", "wheel"}
+    assert load(path, store).new == ()
+    store.check(sha256_bytes(b"an image"))
+
+
 def plan_of(store, *parts):
     target = Target(kind="definition", name="tool", identity="1" * 64)
     plan = KitPlan(target=target, purpose=Purpose.ALL, platform=PLATFORM, parts=parts)

@@ -13,7 +13,7 @@ from valska.cli.options import dry_run_option, json_option
 from valska.cli.output import note, plain, result, result_json, table
 from valska.cli.state import state
 from valska.cli.transfer import Transfer, megabytes
-from valska.external_tools.core.config import resolve
+from valska.external_tools.core.config import Settings, resolve
 from valska.external_tools.core.errors import UsageError
 from valska.external_tools.core.images.store import ImageStore
 from valska.external_tools.core.kit.parts import KitPlan, KitRequest, Part, Purpose, total_size
@@ -80,18 +80,18 @@ def command(
     if not dry_run:
         _check_output(output, force)
 
-    def store_of(tool: str | None) -> Path:
-        return resolve(tool, flags={"images": images}, path=state().config).images
+    def settings_of(tool: str | None) -> Settings:
+        flags = {"images": images, "ca_bundle": ca_bundle}
+        return resolve(tool, flags=flags, path=state().config)
 
     with TemporaryDirectory(prefix="valska-fetch-") as scratch:
-        found = find_target(target, store_of, Path(scratch))
-        settings = resolve(flags={"images": images, "ca_bundle": ca_bundle}, path=state().config)
-        store = ImageStore(settings.images)
+        found = find_target(target, lambda tool: settings_of(tool).images, Path(scratch))
+        settings = settings_of(found.tool)
         environ = _environment(settings.ca_bundle)
         request = KitRequest(
             target=found,
             purpose=Purpose(purpose),
-            store=store,
+            store=ImageStore(settings.images),
             platform=platform,
             http=http_options(no_https=no_https, environ=environ),
             environ=environ,

@@ -28,7 +28,7 @@ from valska.external_tools.core.kit.document import (
 from valska.external_tools.core.kit.fetching import Report, Silent
 from valska.external_tools.core.kit.supplies import Supplies, check_base, put
 from valska.external_tools.core.kit.tarring import Member, contents, next_member, require_end
-from valska.external_tools.core.utils import sha256_bytes
+from valska.external_tools.core.utils import sha256_bytes, sha256_file
 
 _FULL = "Free some space, or name another store with $VALSKA_IMAGES."
 _IMAGE_KINDS = frozenset((Kind.IMAGE, Kind.IMAGE_FILE))
@@ -108,7 +108,7 @@ def _load(
     }
     _require_end(file, str(kit))
     records = _check_contents(document, places, str(kit))
-    new = tuple(entry for entry in document.files if not _is_there(entry, store))
+    new = tuple(entry for entry in document.files if not _is_there(entry, document, store))
     if not dry_run:
         _store(new, places, records, store)
     return Loaded(
@@ -210,11 +210,24 @@ def _digest_of(entry: KitFile) -> str:
     return entry.path.rpartition("/")[2].partition(".")[0]
 
 
-def _is_there(entry: KitFile, store: ImageStore) -> bool:
-    if entry.kind in _IMAGE_KINDS:
-        return bool(store.find(_digest_of(entry)))
-    path = _place(entry, Supplies(store.root))
-    return path.is_file() and path.stat().st_size == entry.size
+def _is_there(entry: KitFile, document: KitDocument, store: ImageStore) -> bool:
+    """Return whether the store has a file, whole; what is altered there is replaced."""
+    supplies = Supplies(store.root)
+    try:
+        if entry.kind in _IMAGE_KINDS:
+            return _has_image(_digest_of(entry), store)
+        if entry.kind is Kind.BASE:
+            return supplies.base(_digest_of(entry), document.platform) is not None
+        return sha256_file(_place(entry, supplies)) == entry.sha256
+    except (VerificationError, OSError):
+        return False
+
+
+def _has_image(sha256: str, store: ImageStore) -> bool:
+    if not store.find(sha256):
+        return False
+    store.check(sha256)
+    return True
 
 
 def _place(entry: KitFile, supplies: Supplies) -> Path:

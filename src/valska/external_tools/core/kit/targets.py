@@ -66,6 +66,8 @@ class Target:
         Of its directory, or of the definition.
     identity
         Bundle id, seal of what a sweep's points share, or SHA-256 of the definition.
+    tool
+        Name of the tool, if there is one.
     image
         What its runs need; None where they need none, or it is inside.
     inputs
@@ -81,6 +83,7 @@ class Target:
     kind: str
     name: str
     identity: str
+    tool: str | None = None
     image: TargetImage | None = None
     inputs: tuple[tuple[InputEntry, Path | None], ...] = ()
     borrowed: tuple[BorrowedEntry, ...] = ()
@@ -141,6 +144,7 @@ def _of_run(kind: str, bundle: Bundle, manifest: Manifest, identity: str) -> Tar
         kind=kind,
         name=bundle.path.name,
         identity=identity,
+        tool=manifest.tool,
         image=_image(bundle, facts) if facts and not facts.get(_EMBEDDED) else None,
         inputs=tuple((entry, _there(Path(places[place]))) for place, entry in inputs.items()),
         borrowed=manifest.borrowed,
@@ -186,12 +190,16 @@ def _of_definition(path: Path, images: Callable[[str | None], Path]) -> Target:
     recipe = read_recipe(path)
     name, sha256 = path.name.removesuffix(SUFFIX), recipe.definition.sha256
     lock = recipe.lock_path
-    store = ImageStore(images(name if name in tool_names() else None))
+    tool = name if name in tool_names() else None
     digest = sha256_file(lock) if lock is not None and lock.is_file() else None
-    record = store.newest(name, definition_sha256=sha256, lock_sha256=digest)
-    image = TargetImage(sha256=record.sha256, record=record) if record else None
+    record = ImageStore(images(tool)).newest(name, definition_sha256=sha256, lock_sha256=digest)
     return Target(
-        kind="definition", name=name, identity=sha256, image=image, definition=path.absolute()
+        kind="definition",
+        name=name,
+        identity=sha256,
+        tool=tool,
+        image=TargetImage(sha256=record.sha256, record=record) if record else None,
+        definition=path.absolute(),
     )
 
 
