@@ -1,6 +1,7 @@
 """archive, verify and unpack at a terminal."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -88,6 +89,26 @@ def test_unpack_makes_a_bag_with_the_bundle(user, bundle, archive):
     assert user.run("unpack", archive).exit_code == 2
     data = json.loads(user.ok("unpack", archive, "-o", "other", "--json").stdout)
     assert data["bundle"] == str(user.cwd / "other/data/bundle")
+
+
+def test_an_unpacked_run_is_submitted_with_what_was_packed(user):
+    """A referenced input is packed; the unpacked run is run again, and packed again."""
+    data = user.write("far/data.txt", "a\nb\n")
+    source = user.write("far/lines.yaml", "data: data.txt\n")
+    command = ("bundle", "linetool", source, "--runner", "host", "--run-id", "r2", "-o", "r2")
+    user.ok(*command, "--inputs", "reference")
+    user.ok("submit", "r2", "--scheduler", "local", "--wait")
+    user.ok("archive", "r2", "-o", "first.tar.zst")
+    data.unlink()
+    shutil.rmtree(user.cwd / "r2")
+    user.ok("unpack", "first.tar.zst")
+    bundle = user.cwd / "r2/data/bundle"
+    user.ok("verify", bundle)
+    user.ok("archive", bundle, "-o", "second.tar.zst")
+    assert (user.cwd / "first.tar.zst").read_bytes() == (user.cwd / "second.tar.zst").read_bytes()
+    user.ok("submit", bundle, "--scheduler", "local", "--wait", "--resubmit")
+    user.ok("verify", bundle)
+    assert (bundle / "outputs/double.txt").read_text() == "4\n"
 
 
 @pytest.mark.parametrize("options", [("--max-size", "1k"), ("--max-files", "2")])

@@ -107,8 +107,24 @@ def _said(site_env: Path, recorded: Mapping[str, str]) -> Iterator[tuple[str, st
         return
     for place in recorded:
         yield from (
-            (place, w.removeprefix(f"[{place}]=")) for w in words if w.startswith(f"[{place}]=")
+            (place, os.fspath(path_said(site_env, w.removeprefix(f"[{place}]="))))
+            for w in words
+            if w.startswith(f"[{place}]=")
         )
+
+
+def path_said(site_env: Path, text: str) -> Path:
+    """Return a path that ``site.env`` names; an archive's begins with ``$common``, its directory.
+
+    Parameters
+    ----------
+    site_env
+        The file.
+    text
+        The path, without the shell's quotes.
+    """
+    beside = text.removeprefix("$common/")
+    return Path(text) if beside == text else Path(os.path.normpath(site_env.parent / beside))
 
 
 def mount_spec(bind: str) -> str:

@@ -60,11 +60,11 @@ class Digester:
         """Keep the content of a file that is still to come."""
         self._kept[name] = bytearray()
 
-    def add(self, name: str, data: bytes) -> None:
+    def add(self, name: str, data: bytes | memoryview) -> None:
         """Take a whole file."""
         self.digests[name] = hashlib.sha256(data).hexdigest()
-        if self._kept.pop(name, None) is not None:
-            self.documents[name] = data
+        if self._kept and self._kept.pop(name, None) is not None:
+            self.documents[name] = bytes(data)
 
     def take(self, batch: Batch) -> None:
         """Take what a buffer holds."""

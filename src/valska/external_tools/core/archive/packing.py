@@ -24,7 +24,7 @@ from valska.external_tools.core.archive.lanes import (
 )
 from valska.external_tools.core.archive.members import Member, directory
 from valska.external_tools.core.archive.places import is_document
-from valska.external_tools.core.archive.tar import END, Headers, Kind, padding
+from valska.external_tools.core.archive.tar import BLOCK, END, Headers, Kind, padding
 
 if TYPE_CHECKING:
     import zstandard
@@ -34,6 +34,11 @@ MOST_THREADS = 4
 """Each thread of the compressor holds some 16 MiB."""
 
 _BUFFERS = 6
+_SMALL = BUFFER_BYTES // 4
+_TINY = 1 << 15
+"""Files up to this size are digested at once: handing them over takes longer."""
+_ZEROS = bytes(BLOCK)
+_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Packer:
@@ -124,6 +129,9 @@ class Packer:
             If it cannot be read.
         """
         name, size = member.name, member.size
+        if 0 < size <= _SMALL and member.source is not None:
+            self._add_small(member, member.source)
+            return
         self._head(member)
         if member.kind is not Kind.FILE:
             return
@@ -142,6 +150,46 @@ class Packer:
         self._first.put(marker)
         marker.done.wait()
         self._raise()
+
+    def _add_small(self, member: Member, source: str) -> None:
+        """Append a file that fits into a buffer, in few steps: there may be very many."""
+        name, size = member.name, member.size
+        head = self._headers.encode(f"{self._top}/{name}", member.kind, size, member.mode)
+        if self._batch.used + len(head) + size + BLOCK > BUFFER_BYTES:
+            self._send()
+        batch = self._batch
+        start = batch.used + len(head)
+        end = start + size
+        stop = end + padding(size)
+        batch.view[batch.used : start] = head
+        self._load(member, source, batch.view[start:end])
+        batch.view[end:stop] = _ZEROS[: stop - end]
+        if is_document(name):
+            self._digester.keep(name)
+        if size <= _TINY:
+            self._digester.add(name, batch.view[start:end])
+        else:
+            batch.pieces.append((name, start, end, True))
+        batch.used = stop
+
+    def _load(self, member: Member, source: str, room: memoryview) -> None:
+        """Read a whole file into a place of its size."""
+        try:
+            descriptor = os.open(source, _FLAGS)
+            try:
+                count = os.readv(descriptor, (room,))
+                status = os.fstat(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise _unreadable(source, error) from error
+        if (
+            status.st_mtime_ns != member.stamp[0]
+            or status.st_size != count
+            or count != member.size
+            or status.st_ino != member.stamp[1]
+        ):
+            raise _changed(source)
 
     def _head(self, member: Member) -> None:
         end = "/" if member.kind is Kind.DIRECTORY and member.name else ""
@@ -165,16 +213,14 @@ class Packer:
 
     def _add_source(self, member: Member, source: str) -> None:
         try:
-            descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            descriptor = os.open(source, _FLAGS)
             try:
                 self._read(member, descriptor)
                 status = os.fstat(descriptor)
             finally:
                 os.close(descriptor)
         except OSError as error:
-            raise ArchiveError(
-                f"cannot read {source}: {error.strerror}", "Check that it is still there."
-            ) from error
+            raise _unreadable(source, error) from error
         if (status.st_mtime_ns, status.st_ino) != member.stamp or status.st_size != member.size:
             raise _changed(source)
 
@@ -247,6 +293,10 @@ def _frame_end() -> int:
     import zstandard
 
     return zstandard.FLUSH_FRAME
+
+
+def _unreadable(source: str, error: OSError) -> ArchiveError:
+    return ArchiveError(f"cannot read {source}: {error.strerror}", "Check that it is still there.")
 
 
 def _changed(source: str) -> ChangedError:

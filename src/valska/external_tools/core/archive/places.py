@@ -32,6 +32,8 @@ _DOCUMENTS = re.compile(
 
 def is_document(name: str) -> bool:
     """Return whether a file is read to check the others: by its path in the archive."""
+    if not name.endswith((".json", ".txt", ".md", "SHA256SUMS")):
+        return False
     return name in TAGS or name in (TAG_MANIFEST, CRATE) or bool(_DOCUMENTS.fullmatch(name))
 
 

@@ -53,6 +53,23 @@ _HARMLESS = re.compile(
     rb"|[$<{*%(~|&>].*|null|none|nil|true|false|yes|no|x+|\.+|-+|[0-9]{1,3}|redacted|changeme",
     re.IGNORECASE,
 )
+_CLUES = (
+    *(
+        b"private key",
+        b"akia",
+        b"asia",
+        b"ghp_",
+        b"gho_",
+        b"ghu_",
+        b"ghs_",
+        b"ghr_",
+        b"github_pat_",
+    ),
+    *(b"glpat-", b"xox", b"aiza", b"pypi-", b"npm_", b"hf_", b"sk-", b"eyj", b"://"),
+    *(b"authorization", b"passw", b"passphrase", b"secret", b"token", b"api", b"access", b"key"),
+    b"credential",
+)
+"""One of them is in each line that is worth a closer look."""
 _OWN_TOKEN = re.compile(rb"[0-9a-f]{8,12}")
 """What tells the jobs of one submission from those of another; nothing can be opened with it."""
 
@@ -82,21 +99,42 @@ def find_secrets(text: bytes, path: str) -> Iterator[Secret]:
     """
     if b"\0" in text:
         return
-    found = dict(_named(text))
-    found |= {
-        text.count(b"\n", 0, match.start()) + 1: _SHAPES[int((match.lastgroup or "s0")[1:])][0]
-        for match in _ANY.finditer(text)
-    }
-    yield from (Secret(path, line, found[line]) for line in sorted(found))
+    for start, end in _suspects(text):
+        line = text[start:end]
+        kind = _named(line) or _shaped(line)
+        if kind:
+            yield Secret(path, text.count(b"\n", 0, start) + 1, kind)
 
 
-def _named(text: bytes) -> Iterator[tuple[int, str]]:
-    for match in _NAMED.finditer(text):
+def _suspects(text: bytes) -> list[tuple[int, int]]:
+    """Return where the lines are that hold a part of what is looked for."""
+    lower = text.lower()
+    found = set()
+    for clue in _CLUES:
+        place = lower.find(clue)
+        while place >= 0:
+            start = lower.rfind(b"\n", 0, place) + 1
+            end = lower.find(b"\n", place)
+            end = len(lower) if end < 0 else end
+            found.add((start, end))
+            place = lower.find(clue, end)
+    return sorted(found)
+
+
+def _shaped(line: bytes) -> str | None:
+    match = _ANY.search(line)
+    return _SHAPES[int((match.lastgroup or "s0")[1:])][0] if match else None
+
+
+def _named(line: bytes) -> str | None:
+    for match in _NAMED.finditer(line):
         value = match["value"].strip(b"\\\"'")
         name = match["name"].lower()
-        if _HARMLESS.fullmatch(value) or (name == b"token" and _OWN_TOKEN.fullmatch(value)):
-            continue
-        yield text.count(b"\n", 0, match.start()) + 1, name.decode()
+        if not _HARMLESS.fullmatch(value) and not (
+            name == b"token" and _OWN_TOKEN.fullmatch(value)
+        ):
+            return name.decode()
+    return None
 
 
 def require_no_secrets(members: Iterable[Member], allowed: Collection[str] = ()) -> None:

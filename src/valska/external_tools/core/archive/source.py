@@ -16,6 +16,7 @@ from valska.external_tools.core.archive.selection import (
 from valska.external_tools.core.errors import ValskaError
 from valska.external_tools.core.images.store.layout import PUBLISHED_SUFFIX
 from valska.external_tools.core.run_directory import Bundle, open_bundle
+from valska.external_tools.core.site import path_said
 from valska.external_tools.core.sweep.layout import is_sweep, open_sweep, sweep_of
 from valska.external_tools.core.utils import load_json
 
@@ -79,7 +80,7 @@ def _said(site_env: Path) -> list[Path]:
         ]
     except (OSError, ValueError):
         return []
-    return [Path(words[-1][0])] if words and words[-1] and words[-1][0] else []
+    return [path_said(site_env, words[-1][0])] if words and words[-1] and words[-1][0] else []
 
 
 def _published(path: Path) -> tuple[str, ...]:

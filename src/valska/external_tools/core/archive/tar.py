@@ -94,6 +94,8 @@ class Headers:
             See `Header`.
         """
         raw, target = name.encode(), link.encode()
+        if len(raw) <= _NAME_BYTES and not target and size < _PLAIN_SIZE:
+            return self._plain(raw, kind, size, mode, target)
         pax = {}
         if len(raw) > _NAME_BYTES:
             pax["path"], raw = raw, raw[:_NAME_BYTES]
@@ -175,7 +177,8 @@ def parse(block: bytes, extended: Mapping[str, bytes]) -> Header:
     TarError
         If its checksum or a number in it is wrong.
     """
-    if _number(block[148:156]) != sum(block) - sum(block[148:156]) + _BLANK_SUM:
+    said = block[148:156]
+    if _number(said) != sum(block) - sum(said) + _BLANK_SUM:
         raise TarError("a header's checksum is wrong")
     name = extended.get("path") or _name(block)
     link = extended.get("linkpath") or block[157:257].split(_NUL, 1)[0]
@@ -242,6 +245,11 @@ def _text(name: bytes) -> str:
 
 
 def _number(field: bytes) -> int:
+    if field[-1:] == _NUL and field[:-1].isdigit():
+        try:
+            return int(field[:-1], 8)
+        except ValueError:
+            raise TarError("a number in a header is damaged") from None
     if field[0] == 0x80:
         return int.from_bytes(field[1:], "big")
     digits = field.split(_NUL, 1)[0].strip(b" ")

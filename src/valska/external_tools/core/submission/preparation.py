@@ -22,7 +22,7 @@ from valska.external_tools.core.run_directory import Bundle
 from valska.external_tools.core.runner import RunnerKind
 from valska.external_tools.core.scheduler import Scheduler, choose_scheduler
 from valska.external_tools.core.seal import require_intact, seal_of
-from valska.external_tools.core.site import Site
+from valska.external_tools.core.site import Site, path_said
 from valska.external_tools.core.site_settings import site_of
 from valska.external_tools.core.slurm import Slurm
 from valska.external_tools.core.submission.outside import find_outside
@@ -215,4 +215,4 @@ def site_image(site_env: Path) -> Path | None:
         ]
     except (OSError, ValueError):
         return None
-    return Path(texts[-1][0]) if texts and texts[-1] and texts[-1][0] else None
+    return path_said(site_env, texts[-1][0]) if texts and texts[-1] and texts[-1][0] else None
