@@ -7,10 +7,10 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test test-unit lint type images docs bench clean
+.PHONY: help install demo test test-unit lint type images images-check docs bench clean
 
 help: ## Say what can be made
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## Virtual environment in .venv with valska (editable) and everything to develop it
 
@@ -45,6 +45,11 @@ type: install ## mypy, strict
 images: install ## Build the images from containers/*.def
 	@tests/cluster/apptainer.sh
 	@PATH="$(CURDIR)/$(BIN):$$PATH" containers/build-images.sh
+
+images-check: install ## Build pyuvsim's image twice, from nothing: one sha256, one answer of its simulation
+	@tests/cluster/apptainer.sh
+	@[[ $$EUID -ne 0 ]] || tests/cluster/user.sh
+	@PATH="$(CURDIR)/$(BIN):$$PATH" tests/cluster/images-check.sh
 
 docs: install ## Write the CLI reference anew and check every link
 	$(BIN)/python docs/make_reference.py

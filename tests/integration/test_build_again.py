@@ -59,7 +59,6 @@ From: {base}
 
 %post
     set -eu
-    export PIP_CACHE_DIR=/var/tmp/pip
     mkdir -p /var/log
     date >/var/log/built
     python3 -m venv --without-pip /opt/env
@@ -137,15 +136,12 @@ def valska(*argv, scratch, **variables):
 
 def test_two_users_two_places_two_umasks_and_one_image(user, write, scratch):
     mine, theirs = scratch / "a", user.work / "other däy's place"
-    cache = scratch / "cache"
-    cache.mkdir()
     write(mine)
-    arguments = ("build", mine / "again.def", "--images", scratch / "store", "--force")
-    with_cache = (*arguments, "--bind", f"{cache}:/var/tmp")
-    first, full = (valska(*with_cache, scratch=scratch) for _ in range(2))
+    first = valska(
+        *("build", mine / "again.def", "--images", scratch / "store"),
+        scratch=scratch,
+    )
     assert first.returncode == 0, first.stderr
-    assert any(path.is_file() for path in cache.rglob("*")), "pip has kept nothing in its cache"
-    assert full.stdout == first.stdout
     first = Path(first.stdout.strip())
     write(theirs)
     for path in (theirs, *theirs.iterdir()):
