@@ -294,12 +294,27 @@ check_seal() {
         refuse 5 "$bundle was changed since it was submitted: its seal is $seal, not $expected_seal"
     fi
     list_sealed >"$scratch/sums"
+    if intact_by_openssl; then return; fi
     run_child sha256sum --check --strict --quiet "$scratch/sums" >"$scratch/report" 2>&1
     stop_if_signalled
     if ((child_code)); then
         REPLY=$(<"$scratch/report")
         refuse 5 "$bundle was altered: ${REPLY//$'\n'/; }"
     fi
+}
+
+# Whether OpenSSL, which may be far faster, finds the digest of every file. If not, sha256sum says why.
+intact_by_openssl() {
+    local i lines chunk
+    command -v openssl >/dev/null || return 1
+    mapfile -t lines <"$scratch/sums"
+    ((${#lines[@]})) || return 1
+    for ((i = 0; i < ${#lines[@]}; i += 500)); do
+        chunk=("${lines[@]:i:500}")
+        run_child openssl dgst -sha256 -r "${chunk[@]#*  }" >"$scratch/found" 2>/dev/null
+        stop_if_signalled
+        [[ $(<"$scratch/found") == "$(printf '%s\n' "${chunk[@]/  / *}")" ]] || return 1
+    done
 }
 
 # sealed_in DIRECTORY [PREFIX]: what its SHA256SUMS lists, but an image, which is checked by itself.

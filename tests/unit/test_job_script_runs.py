@@ -233,6 +233,23 @@ def test_altered_bundle_is_refused_and_the_file_named(tmp_path, scripts, records
     assert place in _refused(made, scripts, records)
 
 
+def test_without_openssl_the_files_are_checked_as_well(
+    tmp_path, tmp_path_factory, scripts, records
+):
+    programs = tmp_path_factory.mktemp("programs")
+    for program in Path("/usr/bin").iterdir():
+        if program.name != "openssl":
+            (programs / program.name).symlink_to(program)
+    scripts.environment["PATH"] = str(programs)
+    made = bundle(tmp_path)
+    code, _, err = scripts.run(made)
+    assert code == 0, err
+    shutil.rmtree(made.outputs)
+    made.outputs.mkdir()
+    _flip(made.path / "inputs/data.txt")
+    assert "inputs/data.txt" in _refused(made, scripts, records)
+
+
 def test_altered_digests_are_refused(tmp_path, scripts, records):
     made = bundle(tmp_path)
     made.sums.write_text(made.sums.read_text().replace("0", "1", 1))
