@@ -13,7 +13,7 @@ import imagestore
 import pytest
 from imagestore import DEFINITION, record_of
 
-from valska.external_tools.core.errors import PrerequisiteError, VerificationError
+from valska.external_tools.core.errors import PrerequisiteError, ValskaError, VerificationError
 from valska.external_tools.core.images import resolve_image
 from valska.external_tools.core.images.building.environment import workspace
 from valska.external_tools.core.images.definition import shipped_definitions
@@ -135,6 +135,40 @@ def test_a_digest_is_found_without_reading_the_others(store, put, monkeypatch):
         store.record(other.sha256).write_text("not a record")
     monkeypatch.setattr(Path, "glob", None)
     assert resolve_image(f"sha256:{wanted.sha256}", store).sha256 == wanted.sha256
+
+
+def test_a_digest_is_found_without_what_checks_records(store, put):
+    """Loading the check takes longer than the whole look-up may."""
+    wanted = put()
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from valska.external_tools.core.images.store import ImageStore\n"
+        "store = ImageStore(Path(sys.argv[1]))\n"
+        "store.check(store.get(sys.argv[2]).sha256)\n"
+        "print('jsonschema_rs' in sys.modules)"
+    )
+    argv = [sys.executable, "-c", code, store.root, wanted.sha256]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"size": "8"},
+        {"definition": "x"},
+        {"definition": {"name": 1}},
+        {"files": {}},
+        {"labels": None},
+        {"schema_version": "2.0"},
+        {"sha256": "0" * 64},
+    ],
+)
+def test_a_record_of_another_form_is_read_in_full_and_refused(store, put, change):
+    path = store.record(put().sha256)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValskaError):
+        store.get(path.stem)
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ def command(image: str, images: Path | None, as_json: bool) -> None:
     """
     store, _ = open_store(images)
     record = find_record(image, store)
+    data = record.to_json()
     bundles = dict.fromkeys(use.path for use in read_uses(store) if use.sha256 == record.sha256)
     if as_json:
         result_json(
@@ -38,7 +39,7 @@ def command(image: str, images: Path | None, as_json: bool) -> None:
                 "files": files_of(store, record.sha256),
                 "bundles": list(bundles),
                 "unchanged": store.is_unchanged(record.sha256),
-                "record": record.to_json(),
+                "record": data,
             }
         )
         return

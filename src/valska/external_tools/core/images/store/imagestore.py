@@ -15,6 +15,7 @@ from typing import Any
 from valska.external_tools.core.errors import PrerequisiteError, ValskaError
 from valska.external_tools.core.images.record import ImageRecord, read_record
 from valska.external_tools.core.images.store.adding import place_image, restore, tells_as_much
+from valska.external_tools.core.images.store.glance import glance
 from valska.external_tools.core.images.store.holding import hold, unwritable
 from valska.external_tools.core.images.store.layout import ASIDE_SUFFIX, DIGEST, Layout
 from valska.external_tools.core.images.store.receipt import (
@@ -160,7 +161,7 @@ class ImageStore(Layout):
         found = self.records(prefix)
         if not found and self._restored(prefix):
             found = self.records(prefix)
-        return tuple(self.read(path) for path in found)
+        return tuple(glance(path) or self.read(path) for path in found)
 
     def list(self) -> tuple[ImageRecord, ...]:
         """Return the records of all images, the newest first; what is not readable is left out."""
