@@ -22,6 +22,7 @@ _VERBS = {
     "cancel": "End a bundle's jobs, giving them time to write their records.",
     "verify": "Check every file of a bundle, sweep or archive against its manifest.",
     "archive": "Pack a bundle or sweep into one file that can be checked and run anywhere.",
+    "sign": "Sign an archive or a receipt with an SSH key.",
     "unpack": "Unpack an archive into a new directory, checking everything on the way.",
     "show": "Print what a bundle will run, down to the exact command.",
     "plot": "Draw what a bundle's run wrote, as a PNG.",

@@ -32,19 +32,45 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Write what was checked, when, and the result, as JSON.",
 )
+@click.option(
+    "--signer",
+    metavar="WHO",
+    help="Require this signature: an identity, or a file of allowed signers (any of them).",
+)
+@click.option(
+    "--allowed-signers",
+    "allowed",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Which key an identity has, see ssh-keygen(1).  [git's gpg.ssh.allowedSignersFile]",
+)
 @json_option
-def command(path: Path, fast: bool, receipt: Path | None, as_json: bool) -> None:
+def command(
+    path: Path,
+    fast: bool,
+    receipt: Path | None,
+    signer: str | None,
+    allowed: Path | None,
+    as_json: bool,
+) -> None:
     """Check every file of a bundle against its manifest, and the outputs against the records.
 
     PATH is a bundle, a sweep, a point of one, a directory with many of them, or an archive, which
     is read in one pass without unpacking it. Prints one line for each file that is missing,
     altered, unexpected or unreadable. The exit code is 0 if there is none, else 5.
+
+    With --signer the signature of an archive, or of a receipt, is checked as well: whether it is
+    there, of this file, and by somebody who may sign.
     """
+    if allowed is not None and signer is None:
+        raise UsageError("--allowed-signers needs --signer", "Name an identity in that file.")
     if path.is_file():
-        checked = _archive(path, fast)
+        checked = _file(path, fast, signer, allowed)
         _write_receipt(receipt, checked, fast)
         _show(checked, fast, as_json)
         return
+    if signer is not None:
+        raise UsageError("--signer is for an archive or a receipt", "Name one of them.")
     sweep = open_sweep(path) if is_sweep(path) else sweep_of(path)
     if sweep:
         checked = _sweep(sweep, None if is_sweep(path) else path.absolute().name, fast)
@@ -71,6 +97,55 @@ class _Checked:
     said: tuple[str, ...]
     kind: str = "bundle"
     subject: Mapping[str, Any] = field(default_factory=dict)
+    intact: bool = False
+    """Whether all findings are about who signed it."""
+
+
+def _file(path: Path, fast: bool, signer: str | None, allowed: Path | None) -> _Checked:
+    """Check an archive or a receipt, and the signature if it is wanted."""
+    from valska.external_tools.core.signing.making import read_receipt
+
+    receipt = read_receipt(path)
+    if signer is None:
+        if receipt is not None:
+            raise UsageError(f"{path} is a receipt", "Name who has to have signed it: --signer.")
+        return _archive(path, fast)
+    from valska.external_tools.core.process import run
+    from valska.external_tools.core.signing.keys import find_trust
+    from valska.external_tools.core.signing.verification import (
+        verify_archive_signature,
+        verify_signature,
+    )
+
+    trust = find_trust(signer, allowed, run)
+    if receipt is not None:
+        checked = _receipt(path, receipt)
+        signed = verify_signature(path, trust)
+    else:
+        checked = _archive(path, fast)
+        signed = verify_archive_signature(path, trust, checked.head["sha256"])
+    about = {"signer": signed.signer, "key": signed.key}
+    return replace(
+        checked,
+        head={**checked.head, **about},
+        findings=(*checked.findings, *signed.findings),
+        said=(*checked.said, f"Signed by {signed.signer} with {signed.key}."),
+        subject={**checked.subject, **about},
+        intact=not checked.findings,
+    )
+
+
+def _receipt(path: Path, data: bytes) -> _Checked:
+    from valska.external_tools.core.archive.document import parse_json
+
+    says = parse_json(data)
+    found = "nothing wrong" if says["intact"] else _count(len(says["findings"]), "finding")
+    said = (
+        f"{path} is as it was signed.",
+        f"It says of {says['name']}, on {says['checked_utc']}: {found}.",
+    )
+    head = {"receipt": path.absolute(), "says": {name: says[name] for name in ("name", "intact")}}
+    return _Checked(path, head, (), {}, said, "receipt")
 
 
 def _archive(path: Path, fast: bool) -> _Checked:
@@ -98,6 +173,8 @@ def _archive(path: Path, fast: bool) -> _Checked:
 def _write_receipt(path: Path | None, checked: _Checked, fast: bool) -> None:
     if path is None:
         return
+    if checked.kind == "receipt":
+        raise UsageError("--receipt is not for a receipt", "Name an archive, a bundle or a sweep.")
     from valska.external_tools.core.archive.verification import receipt
     from valska.external_tools.core.utils import write_json_atomic
 
@@ -148,16 +225,20 @@ def _show(checked: _Checked, fast: bool, as_json: bool) -> None:
         for finding in checked.findings:
             result(plain(finding))
     if checked.findings:
-        packed = checked.kind == "archive"
-        raise VerificationError(
-            f"{checked.path} is not as it was {'packed' if packed else 'made'}: "
-            f"{_count(len(checked.findings), 'finding')}",
-            "Get the archive again from where it comes."
-            if packed
-            else "Restore what is named, or make it again; what is sealed is never edited.",
-        )
+        count = _count(len(checked.findings), "finding")
+        fault, hint = _fault(checked)
+        raise VerificationError(f"{checked.path} is not {fault}: {count}", hint)
     for text in checked.said:
-        note(text)
+        note(plain(text))
+
+
+def _fault(checked: _Checked) -> tuple[str, str]:
+    if checked.intact:
+        return "signed as wanted", "Ask who made it for the signature, and for their public key."
+    if checked.kind == "archive":
+        return "as it was packed", "Get the archive again from where it comes."
+    hint = "Restore what is named, or make it again; what is sealed is never edited."
+    return "as it was made", hint
 
 
 def _root(path: Path, fast: bool, as_json: bool) -> None:

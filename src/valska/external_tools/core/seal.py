@@ -40,6 +40,9 @@ class FindingKind(StrEnum):
     ALTERED = "altered"
     UNEXPECTED = "unexpected"
     UNREADABLE = "unreadable"
+    UNKNOWN_SIGNER = "unknown-signer"
+    WRONG_SIGNER = "wrong-signer"
+    EXPIRED_KEY = "expired-key"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""Signatures of archives and receipts: SSH keys, over an in-toto statement with provenance."""

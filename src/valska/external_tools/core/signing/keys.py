@@ -1,0 +1,130 @@
+"""Which key signs, and who may: what git is told, as far as nothing else is said."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from valska.external_tools.core.errors import PrerequisiteError, UsageError
+from valska.external_tools.core.process import Run
+
+_TIMEOUT_S = 20.0
+_NAMES = ("id_ed25519", "id_ecdsa", "id_rsa", "id_ed25519_sk", "id_ecdsa_sk")
+_LITERAL = "key::"
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key to sign with: a file, or the text of the public half of one that an agent holds."""
+
+    path: Path | None
+    text: str = ""
+
+    def __str__(self) -> str:
+        """Return what a person calls the key."""
+        return str(self.path) if self.path else " ".join(self.text.split()[:2])
+
+    @contextmanager
+    def file(self) -> Iterator[Path]:
+        """Give the key as a file."""
+        if self.path is not None:
+            yield self.path
+            return
+        with tempfile.TemporaryDirectory(prefix="valska-") as folder:
+            public = Path(folder) / "key.pub"
+            public.write_text(self.text + "\n", encoding="utf-8")
+            yield public
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Who may sign: a file of allowed signers, and which of them is wanted (None: any)."""
+
+    allowed: Path
+    identity: str | None
+
+
+def find_key(path: Path | None, run: Run) -> Key:
+    """Return the key to sign with.
+
+    Parameters
+    ----------
+    path
+        What the user named; else git's ``user.signingkey`` where ``gpg.format`` is ``ssh``; else
+        the first of OpenSSH's default keys that is there.
+    run
+        Runs programs.
+
+    Raises
+    ------
+    UsageError
+        If there is no such file.
+    PrerequisiteError
+        If there is no key at all.
+    """
+    if path is not None:
+        return _existing(path, "Name a private key, or the public half of one in an agent.")
+    if _git("gpg.format", run) == "ssh" and (said := _git("user.signingkey", run)):
+        if said.startswith((_LITERAL, "ssh-", "ecdsa-", "sk-")):
+            return Key(None, said.removeprefix(_LITERAL))
+        return _existing(Path(said).expanduser(), "git's user.signingkey names it; or give --key.")
+    folder = Path("~/.ssh").expanduser()
+    for name in [found for one in _NAMES for found in (one, f"{one}.pub")]:
+        if (folder / name).is_file():
+            return Key(folder / name)
+    raise PrerequisiteError(
+        "there is no SSH key to sign with",
+        "Make one with `ssh-keygen -t ed25519`, name one with --key, or set git's user.signingkey.",
+    )
+
+
+def _existing(path: Path, hint: str) -> Key:
+    if not path.is_file():
+        raise UsageError(f"there is no key {path}", hint)
+    return Key(path.absolute())
+
+
+def find_trust(signer: str, allowed: Path | None, run: Run) -> Trust:
+    """Return who may sign.
+
+    Parameters
+    ----------
+    signer
+        A file of allowed signers, any of which may have signed; or an identity in one.
+    allowed
+        That file, where `signer` is an identity; else git's ``gpg.ssh.allowedSignersFile``.
+    run
+        Runs programs.
+
+    Raises
+    ------
+    UsageError
+        If there is no such file, or no identity.
+    """
+    if allowed is None and Path(signer).is_file():
+        return Trust(Path(signer).absolute(), None)
+    if not signer:
+        raise UsageError("there is no identity", "Name one, such as a mail address.")
+    if allowed is None and (said := _git("gpg.ssh.allowedSignersFile", run)):
+        allowed = Path(said).expanduser()
+    if allowed is None:
+        raise UsageError(
+            f"there is no file {signer}, and none that says which key an identity has",
+            "Name it with --allowed-signers, or set git's gpg.ssh.allowedSignersFile; "
+            "a line of it: IDENTITY ssh-ed25519 AAAA…",
+        )
+    if not allowed.is_file():
+        raise UsageError(f"there is no file {allowed}", "It says which key an identity has.")
+    return Trust(allowed.absolute(), signer)
+
+
+def _git(name: str, run: Run) -> str:
+    """Return a setting of git; nothing without git."""
+    try:
+        done = run(["git", "config", "--get", name], timeout=_TIMEOUT_S)
+    except PrerequisiteError:
+        return ""
+    return done.stdout.strip() if not done.returncode else ""

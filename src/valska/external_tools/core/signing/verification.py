@@ -1,0 +1,161 @@
+"""Whether an archive or a receipt is signed, by whom, and as it is now."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from valska.external_tools.core.errors import VerificationError
+from valska.external_tools.core.process import Run, run
+from valska.external_tools.core.seal import Finding, FindingKind
+from valska.external_tools.core.signing.keygen import (
+    check_signature,
+    find_principals,
+    verify_signer,
+)
+from valska.external_tools.core.signing.keys import Trust
+from valska.external_tools.core.signing.places import NAMESPACE, signature_of, statement_of
+from valska.external_tools.core.signing.statement import signed_digests
+from valska.external_tools.core.utils import sha256_file
+
+_EXPIRED = re.compile(r"key has expired: .*valid-before (\S+)")
+_EARLY = re.compile(r"key is not yet valid: .*valid-after (\S+)")
+_PURPOSE = re.compile(r"not permitted for use in signature namespace")
+_DAMAGED = re.compile(r"parse signature|sshsig_armor|invalid format|incomplete message")
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureVerification:
+    """What a signature is worth.
+
+    Parameters
+    ----------
+    findings
+        What is wrong; empty if all holds. Paths are file names beside the archive.
+    signer
+        Who signed; None if something is wrong.
+    key
+        Type and fingerprint of the key; empty if there is no good signature.
+    """
+
+    findings: tuple[Finding, ...]
+    signer: str | None = None
+    key: str = ""
+
+
+def verify_archive_signature(
+    archive: Path, trust: Trust, sha256: str | None = None, *, run: Run = run
+) -> SignatureVerification:
+    """Check the signature beside an archive, and that it is about this archive.
+
+    Parameters
+    ----------
+    archive
+        The file.
+    trust
+        Who may have signed.
+    sha256
+        Of the archive; it is read if that is not given.
+    run
+        Runs programs.
+
+    Raises
+    ------
+    PrerequisiteError
+        If ssh-keygen is missing or too old.
+    """
+    statement = statement_of(archive)
+    checked = verify_signature(statement, trust, run=run)
+    if not statement.is_file():
+        return checked
+    digest = sha256 or sha256_file(archive)
+    about = _compare(archive, statement, digest)
+    if about is None:
+        return checked
+    return SignatureVerification((*checked.findings, about), None, checked.key)
+
+
+def _compare(archive: Path, statement: Path, sha256: str) -> Finding | None:
+    try:
+        signed = signed_digests(statement.read_bytes())
+    except VerificationError as error:
+        return Finding(FindingKind.UNREADABLE, statement.name, error.message)
+    except OSError as error:
+        return Finding(FindingKind.UNREADABLE, statement.name, error.strerror or str(error))
+    if sha256 in signed:
+        return None
+    detail = f"sha256 {sha256[:12]}…, the statement is about {signed[0][:12]}…"
+    return Finding(FindingKind.ALTERED, archive.name, detail)
+
+
+def verify_signature(signed: Path, trust: Trust, *, run: Run = run) -> SignatureVerification:
+    """Check the signature beside a file: a statement, or a receipt.
+
+    Parameters
+    ----------
+    signed
+        The file.
+    trust
+        Who may have signed.
+    run
+        Runs programs.
+
+    Raises
+    ------
+    PrerequisiteError
+        If ssh-keygen is missing or too old.
+    """
+    signature = signature_of(signed)
+    missing = [one.name for one in (signed, signature) if not one.is_file()]
+    if missing:
+        return _wrong(*(Finding(FindingKind.MISSING, name, "not signed") for name in missing))
+    said = check_signature(signed, signature, run)
+    if not said.good:
+        return _wrong(_broken(signed, signature, said.text))
+    wanted = [trust.identity]
+    reason = ""
+    if trust.identity is None:
+        wanted, reason = _possible(signature, trust, run)
+    for identity in wanted:
+        verified = verify_signer(signed, signature, trust.allowed, identity or "", run)
+        if verified.good:
+            return SignatureVerification((), identity, said.key)
+        reason += verified.text
+    finding = _untrusted(signature, trust, said.key, reason, run)
+    return SignatureVerification((finding,), None, said.key)
+
+
+def _wrong(*findings: Finding) -> SignatureVerification:
+    return SignatureVerification(findings)
+
+
+def _broken(signed: Path, signature: Path, text: str) -> Finding:
+    if "namespace does not match" in text:
+        detail = f"it was made for something else than {NAMESPACE}"
+        return Finding(FindingKind.ALTERED, signature.name, detail)
+    if _DAMAGED.search(text):
+        return Finding(FindingKind.UNREADABLE, signature.name, "it is not an SSH signature")
+    return Finding(FindingKind.ALTERED, signed.name, "the signature is of other bytes")
+
+
+def _possible(signature: Path, trust: Trust, run: Run) -> tuple[list[str | None], str]:
+    names, text = find_principals(signature, trust.allowed, run)
+    return list(names), text
+
+
+def _untrusted(signature: Path, trust: Trust, key: str, reason: str, run: Run) -> Finding:
+    """Say why a good signature does not count."""
+    by = "the {} key {}".format(*key.split())
+    if match := _EXPIRED.search(reason):
+        return Finding(FindingKind.EXPIRED_KEY, signature.name, f"{by} was valid until {match[1]}")
+    kind = FindingKind.UNKNOWN_SIGNER
+    if match := _EARLY.search(reason):
+        return Finding(kind, signature.name, f"{by} is not valid before {match[1]}")
+    if _PURPOSE.search(reason):
+        return Finding(kind, signature.name, f"{by} is not allowed for {NAMESPACE}")
+    others, _ = find_principals(signature, trust.allowed, run)
+    if trust.identity is not None and others:
+        detail = f"{by} is that of {', '.join(others)}, not of {trust.identity}"
+        return Finding(FindingKind.WRONG_SIGNER, signature.name, detail)
+    return Finding(kind, signature.name, f"{trust.allowed.name} does not allow {by}")
