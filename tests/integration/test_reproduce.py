@@ -1,0 +1,226 @@
+"""The same answer again: real runs archived, moved, and run elsewhere by somebody else.
+
+The commands of docs/how-to/reproduce.md too.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Account, unavailable
+from howto import Page
+from test_slurm_pyuvsim import datasets
+
+pytestmark = [pytest.mark.apptainer]
+
+OTHER_FREQUENCY = ("--override", "freq.freq_array=[1.5e8]")
+
+
+def comparison(place):
+    return json.loads((place / "comparison.json").read_text())
+
+
+def parts_of(output):
+    return {part["name"]: part for part in output["parts"]}
+
+
+@pytest.fixture(scope="module")
+def maker(account):
+    """Who made the run."""
+    return account.in_directory("made")
+
+
+@pytest.fixture(scope="module")
+def stranger(account, place, tmp_path_factory):
+    """Whoever runs the tests, with a home and an image store that are empty, and with h5py."""
+    home = tmp_path_factory.mktemp("stranger")
+    env = {
+        "PYTHONPATH": account.env["PYTHONPATH"],
+        "VALSKA_IMAGES": home / "images",
+        "VALSKA_CONFIG": "",
+    }
+    path = home / "elsewhere"
+    path.mkdir()
+    return Account(None, home, path, Path(sys.executable).parent, env)
+
+
+@pytest.fixture(scope="module")
+def run(maker, pyuvsim_image):
+    """Make and run a simulation here."""
+
+    def made(name, *args):
+        image = ("--image", f"sha256:{pyuvsim_image.stem}")
+        bundle = maker.bundle("pyuvsim", "--template", "ref_1_1", *image, *args, output=name)
+        maker.valska("submit", bundle, "--scheduler", "local", "--wait", timeout=900)
+        return bundle
+
+    return made
+
+
+@pytest.fixture(scope="module")
+def archive(run, maker, stranger):
+    """The archive of a run, moved to somebody who has nothing else of it."""
+    bundle = run("run")
+    made = maker.work / "run.tar.zst"
+    maker.valska("archive", bundle, "-o", made, "--with-image")
+    moved = stranger.work / "given.tar.zst"
+    shutil.move(made, moved)
+    moved.chmod(0o644)
+    shutil.rmtree(bundle)
+    return moved
+
+
+def reproduce(stranger, path, *args, code=0, output="again"):
+    done = stranger.valska("reproduce", path, "-o", output, *args, check=False, timeout=900)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done, stranger.work / output
+
+
+def test_an_archive_alone_is_identical_on_this_machine(archive, stranger):
+    done, place = reproduce(stranger, archive, "--scheduler", "local")
+    assert done.stdout.splitlines()[-1] == "identical"
+    found = comparison(place)
+    assert found["reference"]["bundle_id"] == found["new"]["bundle_id"]
+    assert "packed in the archive" in found["notes"][-1]
+    assert not (stranger.home / "images/sha256").exists()
+    stranger.valska("verify", place / "bundle")
+
+
+@pytest.mark.slurm
+def test_an_archive_alone_is_identical_on_slurm(slurm, archive, maker, place):
+    """By the one who may send jobs; the original is gone for them too."""
+    given = maker.work / "given.tar.zst"
+    maker.own(shutil.copy(archive, given))
+    user = replace(maker, env={**maker.env, "VALSKA_IMAGES": maker.work / "no images"})
+    done, again = reproduce(user, given, "--scheduler", "slurm", output="by slurm")
+    assert done.stdout.splitlines()[-1] == "identical"
+    record = next((again / "bundle/records").iterdir())
+    assert json.loads(record.read_text())["job"]["scheduler"] == "slurm"
+
+
+def test_with_two_ranks_only_the_history_differs(archive, stranger):
+    done, place = reproduce(
+        stranger, archive, "--scheduler", "local", "--ranks", "2", output="two ranks"
+    )
+    assert done.stdout.splitlines()[-1] == "equivalent"
+    (output,) = comparison(place)["outputs"]
+    assert output["method"] == "UVH5"
+    parts = parts_of(output)
+    assert parts["history"]["detail"] == "MPI ranks: 1 and 2"
+    assert [name for name, part in parts.items() if part["verdict"] != "identical"] == ["history"]
+    assert "only history differs" in output["notes"][0]
+    intent = {(one["kind"], one["key"]) for one in comparison(place)["intent"]}
+    assert ("command", "simulate.ranks") in intent
+    page = (place / "comparison.md").read_text()
+    assert "only what does not count differs (history: MPI ranks: 1 and 2)" in page
+
+
+def test_with_another_frequency_the_data_differ_by_a_number_that_numpy_finds_too(run, stranger):
+    one, other = run("one"), run("other", *OTHER_FREQUENCY)
+    done = stranger.valska("diff", one, other, "--outputs", "-o", "cmp", check=False)
+    assert done.returncode == 5
+    assert done.stdout.splitlines()[-1] == "different"
+    parts = parts_of(comparison(stranger.work / "cmp")["outputs"][0])
+    assert parts["data"]["verdict"] == parts["frequencies"]["verdict"] == "different"
+    assert parts["times"]["verdict"] == parts["flags"]["verdict"] == "identical"
+    a, b = (datasets(path / "outputs")["Data/visdata"] for path in (one, other))
+    largest = parts["data"]["largest_absolute"]
+    difference = np.abs(b - a)
+    assert largest["value"] == difference.max()
+    assert difference[tuple(largest["index"])] == difference.max()
+    relative = parts["data"]["largest_relative"]
+    assert relative["value"] == pytest.approx((difference[a != 0] / np.abs(a[a != 0])).max())
+    said = stranger.valska("diff", one, other, check=False)
+    assert "freq.freq_array" in said.stdout
+    assert said.returncode == 5
+
+
+def test_an_image_that_is_nowhere_is_built_again_from_the_bundle(archive_without_image, stranger):
+    """From the definition that the archive holds; the base is a file, so no network is needed."""
+    done, place = reproduce(
+        stranger, archive_without_image, "--scheduler", "local", output="rebuilt"
+    )
+    assert done.stdout.splitlines()[-1] == "identical"
+    found = comparison(place)
+    assert "built again from the bundle's definition" in found["notes"][-1]
+    same = found["reference"]["software"] == found["new"]["software"]
+    assert same == ("to the last bit the same" in found["notes"][-1])
+    assert same == (found["reference"]["bundle_id"] == found["new"]["bundle_id"])
+
+
+@pytest.fixture
+def archive_without_image(maker, stranger, tiny_image):
+    base = maker.work / "base.sif"
+    maker.own(shutil.copy(tiny_image, base))
+    base.chmod(0o644)
+    definition = maker.write(
+        "linetool.def",
+        f"Bootstrap: localimage\nFrom: {base}\n%post\n    echo made > /made\n",
+    )
+    store = maker.work / "store"
+    user = replace(maker, env={**maker.env, "VALSKA_IMAGES": store})
+    built = user.valska("build", definition, check=False, timeout=600)
+    if built.returncode != 0 and "fakeroot" in built.stderr:
+        unavailable(f"images cannot be built here: {built.stderr.splitlines()[-1]}")
+    assert built.returncode == 0, built.stderr
+    bundle = user.lines(image="linetool", output="of an image")
+    user.valska("submit", bundle, "--scheduler", "local", "--wait")
+    user.valska("archive", bundle, "-o", "light.tar.zst", "--without-image")
+    moved = stranger.work / "light.tar.zst"
+    shutil.move(maker.work / "light.tar.zst", moved)
+    moved.chmod(0o644)
+    shutil.rmtree(bundle)
+    shutil.rmtree(store)
+    return moved
+
+
+@pytest.mark.slurm
+def test_the_page(slurm, account, pyuvsim_image):
+    user = account.in_directory("page")
+    page = Page("reproduce", user)
+    assert page.go_on("cat run-reproduction").startswith("# Verdict: identical")
+    assert page.go_on("valska archive run").splitlines()[-1] == "identical"
+    assert page.go_on("--outputs").splitlines()[-1] == "identical"
+    assert page.go_on("they differ").splitlines()[-1] == "they differ"
+    assert page.done == len(page.blocks)
+
+
+@pytest.mark.bayeseor
+def test_bayeseor_is_equivalent_as_statistics(user, stranger):
+    image, data = (os.environ.get(f"VALSKA_BAYESEOR_{what}") for what in ("IMAGE", "DATA"))
+    if not image or not data:
+        pytest.skip("VALSKA_BAYESEOR_IMAGE and VALSKA_BAYESEOR_DATA name no image and no data")
+    bundle = stranger.bundle(
+        "bayeseor", "--template", "tiny_cpu", "--cpu", "--data", data, "--image", image
+    )
+    stranger.valska("submit", bundle, "--scheduler", "local", "--wait", timeout=900)
+    # Of honest repeats, one in some hundred is further away than three standard errors.
+    done, place = reproduce(stranger, bundle, "--scheduler", "local", "--sigma", "5")
+    assert done.stdout.splitlines()[-1] == "equivalent"
+    outputs = {one["path"]: one for one in comparison(place)["outputs"]}
+    assert {one["verdict"] for path, one in outputs.items() if path.startswith("matrices/")} == {
+        "identical"
+    }
+    statistics = [one for one in outputs.values() if one["method"] == "statistics"]
+    assert len(statistics) == 2
+    assert all(part["sigma"] is not None for one in statistics for part in one["parts"])
+
+
+def test_without_h5py_a_verdict_is_not_made_up(archive, maker):
+    """The account has valska from its wheel, without extras."""
+    probe = [maker.bin / "python", "-c", "import h5py"]
+    if subprocess.run(probe, capture_output=True, check=False).returncode == 0:
+        pytest.skip("this account has h5py")
+    given = maker.work / "of two ranks.tar.zst"
+    maker.own(shutil.copy(archive, given))
+    done, place = reproduce(
+        maker, given, "--scheduler", "local", "--ranks", "2", code=5, output="no h5py"
+    )
+    assert done.stdout.splitlines()[-1] == "incomplete"
+    assert "pip install" in comparison(place)["outputs"][0]["notes"][0]
