@@ -21,6 +21,7 @@ MOST_OUTPUTS = 500
 _BUILDER = "urn:valska:runs"
 _NAMED = ("readme", "input", "image")
 """Roles of sealed files that are no dependencies, or are named as inputs and image."""
+_IMAGE_FACTS = ("base", "build_arguments", "apptainer_version")
 
 Json = dict[str, Any]
 
@@ -137,16 +138,18 @@ def _software(document: ArchiveDocument, manifest: Json) -> Iterator[Json]:
         found: Json = {"name": "image", "digest": {"sha256": image.sha256}}
         if image.published:
             found["uri"] = image.published[0]
+        about = {name: manifest["image"].get(name) for name in _IMAGE_FACTS}
+        if about := {name: fact for name, fact in about.items() if fact}:
+            found["annotations"] = about
         yield found
     environment = manifest.get("environment") or {}
     if digest := environment.get("explicit_sha256"):
         yield {"name": "environment", "digest": {"sha256": digest}}
     if git := manifest.get("git"):
-        about = {"dirty": git["dirty"]} if "dirty" in git else {}
         yield {
             "name": "source checkout",
             "digest": {"gitCommit": git["commit"]},
-            **({"annotations": about} if about else {}),
+            "annotations": {"dirty": git.get("dirty")},
         }
 
 
