@@ -71,8 +71,8 @@ def rows(text):
 def test_a_bundle_runs_where_its_input_never_was(user, make, source):
     bundle = make()
     planned = user.ok("fetch", "bundle", "--dry-run")
-    assert rows(planned.stdout) == [["input", "data", "6", "bytes", *str(source).split()]]
-    assert planned.stderr == "1 file, 6 bytes.\nNothing was fetched.\n"
+    assert rows(planned.stdout) == [["input", "data", "6", "B", *str(source).split()]]
+    assert planned.stderr == "1 file, 6 B.\nNothing was fetched.\n"
     done = user.ok("fetch", "bundle", "-o", "kit.tar")
     assert done.stdout == "kit.tar\n"
     assert "Packed 1 file: 0 fetched, 1 from here." in done.stderr

@@ -11,10 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from airgap import Index, Isolated, make_root, make_wheel, python_version
+from airgap import Index, Isolated
 from conftest import need, unavailable
 from howto import Page
+from pythontree import has_python, make_python_tree
 from registries import Registry, Wire
+from simpleindex import add_wheel
 
 from valska.external_tools.core.images.store import ImageStore
 from valska.external_tools.core.run_directory import Bundle
@@ -35,11 +37,12 @@ From: {base}
 %post
     set -eu
     export PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
-    PYTHONPATH=/opt/pip python3 -m pip install --target /opt/survey --require-hashes --no-deps \\
-        --only-binary=:all: --no-compile -r /opt/survey.lock
+    export PYTHONDONTWRITEBYTECODE=1
+    python3 -m venv /opt/survey
+    /opt/survey/bin/pip install --require-hashes --no-deps --only-binary=:all: -r /opt/survey.lock
 
 %test
-    PYTHONPATH=/opt/survey python3 -c 'import tinything'
+    /opt/survey/bin/python -c 'import tinything'
 
 %labels
     org.opencontainers.image.title survey
@@ -52,11 +55,13 @@ def registry(apptainer, place):
     """A registry that has a base with Python."""
     need("docker-registry", "tests/cluster/registry.sh install installs it")
     need("skopeo", "tests/cluster/registry.sh install installs it")
-    root = Path(tempfile.mkdtemp(prefix="gap-root-", dir=place))
-    make_root(root)
+    if not has_python():
+        unavailable("Debian's python3-venv is not here: tests/cluster/python.sh installs it")
+    root = Path(tempfile.mkdtemp(prefix="gap-root-", dir=place)) / "root"
+    version = make_python_tree(root)
     registry = Registry(Path(tempfile.mkdtemp(prefix="gap-registry-", dir=place)))
-    version = f"PYTHON_VERSION={python_version()}"
-    registry.digest = registry.push_tree(root, "survey/base:1", IMAGE_ENV=version)
+    variable = f"PYTHON_VERSION={version}"
+    registry.digest = registry.push_tree(root, "survey/base:1", IMAGE_ENV=variable)
     shutil.rmtree(root)
     yield registry
     registry.stop()
@@ -66,7 +71,7 @@ def registry(apptainer, place):
 def index(place):
     """A package index that has a wheel."""
     directory = Path(tempfile.mkdtemp(prefix="gap-index-", dir=place))
-    make_wheel(directory / "simple" / "tinything")
+    add_wheel(directory, "tinything", "1.0")
     index = Index(directory)
     yield index
     index.stop()
@@ -185,7 +190,7 @@ def test_a_fetch_that_was_killed_goes_on_where_it_was(here, definition, registry
     wire = Wire(registry.port, pause=0.02)
     text = definition.read_text().replace(registry.host, wire.host)
     definition.write_text(text)
-    before = index.asked.count("/simple/tinything/tinything-1.0-py3-none-any.whl")
+    before = index.asked.count("/tinything/tinything-1.0-py3-none-any.whl")
     process = here.start(
         here.bin / "valska", "fetch", "survey.def", "-o", "kit.tar", "--for", "build",
         start_new_session=True, stderr=subprocess.DEVNULL,
@@ -210,7 +215,7 @@ def test_a_fetch_that_was_killed_goes_on_where_it_was(here, definition, registry
     again = json.loads(here.valska("fetch", "survey.def", "-o", "2.tar", "--json").stdout)
     assert again["fetched"] == []
     assert wire.passed == passed
-    asked = index.asked.count("/simple/tinything/tinything-1.0-py3-none-any.whl")
+    asked = index.asked.count("/tinything/tinything-1.0-py3-none-any.whl")
     assert asked == before + 1
     assert sha256_file(here.work / "2.tar") == sha256_file(here.work / "kit.tar")
     wire.close()

@@ -11,8 +11,9 @@ import click
 
 from valska.cli.options import dry_run_option, json_option
 from valska.cli.output import note, plain, result, result_json, table
+from valska.cli.rate import bytes_text
 from valska.cli.state import state
-from valska.cli.transfer import Transfer, megabytes
+from valska.cli.transfer import Transfer
 from valska.external_tools.core.config import Settings, resolve
 from valska.external_tools.core.errors import UsageError
 from valska.external_tools.core.images.store import ImageStore
@@ -164,7 +165,7 @@ def _print_plan(plan: KitPlan, as_json: bool) -> None:
     result(table(rows, ("kind", "name", "size", "from")))
     _print_notes(plan)
     size, known = total_size(plan.parts)
-    note(f"{_count(len(plan.parts))}, {'' if known else 'more than '}{megabytes(size)}.")
+    note(f"{_count(len(plan.parts))}, {'' if known else 'more than '}{bytes_text(size)}.")
     note("Nothing was fetched.")
 
 
@@ -181,7 +182,7 @@ def _part_json(part: Part) -> dict[str, Any]:
 
 
 def _size(part: Part) -> str:
-    return "?" if part.size is None else megabytes(part.size)
+    return "?" if part.size is None else bytes_text(part.size)
 
 
 def _print_notes(plan: KitPlan) -> None:

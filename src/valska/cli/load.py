@@ -12,8 +12,9 @@ import click
 
 from valska.cli.options import dry_run_option, json_option
 from valska.cli.output import note, plain, result, result_json
+from valska.cli.rate import bytes_text
 from valska.cli.state import state
-from valska.cli.transfer import Transfer, megabytes
+from valska.cli.transfer import Transfer
 from valska.external_tools.core.config import resolve
 from valska.external_tools.core.images.store import ImageStore
 
@@ -47,7 +48,7 @@ def command(kit: Path, images: Path | None, dry_run: bool, as_json: bool) -> Non
         return
     for kind, count in sorted(Counter(file.kind.value for file in loaded.new).items()):
         size = sum(file.size for file in loaded.new if file.kind.value == kind)
-        note(f"{kind}: {count} new, {megabytes(size)}")
+        note(f"{kind}: {count} new, {bytes_text(size)}")
     for line in _possible(loaded):
         result(line)
     known = len(loaded.document.files) - len(loaded.new)

@@ -10,6 +10,7 @@ from types import TracebackType
 import click
 
 from valska.cli.output import note, plain
+from valska.cli.rate import bytes_text, rate_text
 from valska.cli.state import state
 
 WORTH_TELLING = 10_000_000
@@ -61,11 +62,7 @@ class Transfer:
 
     def _line(self) -> str:
         seconds = max(time.monotonic() - self._since, 1e-3)
-        of = f" of {megabytes(self._size)}" if self._size > self._done else ""
-        rate = megabytes(round(self._done / seconds))
-        return f"{self._what}: {megabytes(self._done)}{of}, {rate}/s"
-
-
-def megabytes(size: int) -> str:
-    """Return a number of bytes for people."""
-    return f"{size / 1e6:.1f} MB" if size >= 100_000 else f"{size} bytes"
+        if self._size > self._done:
+            return rate_text(self._what, self._done, self._size, seconds)
+        rate = bytes_text(round(self._done / seconds))
+        return f"{self._what}: {bytes_text(self._done)}, {rate}/s"
