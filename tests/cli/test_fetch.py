@@ -182,6 +182,17 @@ def test_an_image_that_is_in_no_store_travels_too(user, make, image, monkeypatch
     assert ImageStore(user.cwd / "there").get(image).name == "linetool"
 
 
+def test_a_bundle_whose_image_cannot_be_built_elsewhere_still_runs(user, make, image):
+    store = ImageStore(user.cwd / "images")
+    local = b"Bootstrap: localimage\nFrom: base.sif\n"
+    store.source(image, "linetool.def").write_bytes(local)
+    make(runner=("--image", f"sha256:{image}"))
+    done = user.ok("fetch", "bundle", "-o", "kit.tar")
+    assert "the image cannot be built from this kit: no such base" in done.stderr
+    refused = user.run("fetch", "bundle", "--for", "build", "-o", "2.tar")
+    assert (refused.exit_code, "no such base" in refused.stderr) == (3, True)
+
+
 def test_what_a_run_needs_is_named_at_once_when_it_is_not_here(user, make, source, image):
     make(runner=("--image", f"sha256:{image}"))
     source.unlink()

@@ -108,7 +108,10 @@ class NotPinnedError(PrerequisiteError):
 def _parts_to_build(request: KitRequest, notes: list[str], run: Run) -> list[Part]:
     if request.target.definition is None:
         raise NotPinnedError(f"{request.target.name} has no definition of its image")
-    recipe = read_recipe(request.target.definition, request.target.arguments)
+    try:
+        recipe = read_recipe(request.target.definition, request.target.arguments)
+    except PrerequisiteError as error:
+        raise NotPinnedError(error.message, error.hint) from error
     definitions = [*_definition_parts(recipe)]
     base = [*_base_part(recipe, request)]
     return [*base, *_wheel_parts(recipe, request, run), *definitions]
