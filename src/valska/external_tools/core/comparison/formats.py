@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from valska.external_tools.core.comparison.fits import compare_fits
 from valska.external_tools.core.comparison.hdf5 import compare_hdf5, compare_numpy
 from valska.external_tools.core.comparison.values import (
     UnreadableError,
@@ -33,6 +34,7 @@ _FORMATS: Mapping[str, tuple[str, _Compare]] = {
     **dict.fromkeys((".csv",), ("CSV", compare_csv)),
     **dict.fromkeys((".txt", ".dat", ".log", ".md"), ("text", compare_text)),
     **dict.fromkeys((".npy", ".npz"), ("numpy", compare_numpy)),
+    **dict.fromkeys((".fits", ".uvfits"), ("FITS", compare_fits)),
     **dict.fromkeys((".h5", ".hdf5", ".hdf"), ("HDF5", compare_hdf5)),
 }
 

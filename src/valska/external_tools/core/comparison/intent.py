@@ -257,11 +257,6 @@ def _versions(manifest: Manifest) -> dict[str, str | None]:
     }
 
 
-def same_science(a: Manifest, b: Manifest) -> bool:
-    """Return whether two runs have the same bundle id."""
-    return a.bundle_id == b.bundle_id
-
-
 def require_same_tool(a: Manifest, b: Manifest) -> None:
     """Refuse to compare what different tools wrote.
 

@@ -1,0 +1,88 @@
+"""FITS files, UVFITS among them, compared header by header and array by array."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from valska.external_tools.core.comparison.arrays import compare_arrays
+from valska.external_tools.core.comparison.tally import Tally
+from valska.external_tools.core.comparison.values import UnreadableError
+from valska.external_tools.core.comparison.verdict import Part, Tolerances, Verdict
+from valska.external_tools.core.errors import PrerequisiteError
+
+_HISTORY = ("HISTORY", "COMMENT", "DATE", "CHECKSUM", "DATASUM", "")
+"""Cards that say how and when a file was written, not what is in it."""
+
+
+def compare_fits(reference: Path, new: Path, tolerances: Tolerances) -> list[Part]:
+    """Compare two FITS files; history, comments, check sums and the date of writing do not count.
+
+    Raises
+    ------
+    UnreadableError
+        If one cannot be read.
+    PrerequisiteError
+        If astropy is not installed.
+    """
+    try:
+        fits = import_module("astropy.io.fits")
+    except ImportError as error:
+        raise PrerequisiteError(
+            "to read FITS takes a package that is not installed: astropy", "pip install astropy"
+        ) from error
+    try:
+        with fits.open(reference, memmap=False) as mine, fits.open(new, memmap=False) as theirs:
+            return list(_units(mine, theirs, tolerances))
+    except (OSError, ValueError, TypeError, IndexError) as error:
+        raise UnreadableError(f"{reference.name} is not readable as FITS: {error}") from error
+
+
+def _units(reference: Any, new: Any, tolerances: Tolerances) -> Iterator[Part]:
+    if len(reference) != len(new):
+        detail = f"{len(reference)} and {len(new)} parts"
+        yield Part(name="file", verdict=Verdict.DIFFERENT, detail=detail, differing=1)
+    for number, (mine, theirs) in enumerate(zip(reference, new, strict=False)):
+        name = mine.name or str(number)
+        yield _header(name, mine.header, theirs.header, tolerances)
+        yield from _history(name, mine.header, theirs.header)
+        yield from _data(name, mine.data, theirs.data, tolerances)
+
+
+def _header(name: str, reference: Any, new: Any, tolerances: Tolerances) -> Part:
+    tally = Tally(tolerances)
+    cards = [{k: v for k, v in one.items() if k not in _HISTORY} for one in (reference, new)]
+    for key in dict.fromkeys((*cards[0], *cards[1])):
+        tally.add(cards[0].get(key, "missing"), cards[1].get(key, "missing"), (key,))
+    return tally.part(f"{name} header")
+
+
+def _history(name: str, reference: Any, new: Any) -> Iterator[Part]:
+    differ = [key for key in _HISTORY[:-1] if str(reference.get(key, "")) != str(new.get(key, ""))]
+    if differ:
+        yield Part(
+            name=f"{name} history",
+            verdict=Verdict.EQUIVALENT,
+            detail=f"{', '.join(differ)}: how and when the file was written",
+            counted=False,
+            differing=len(differ),
+            total=len(_HISTORY) - 1,
+        )
+
+
+def _data(name: str, reference: Any, new: Any, tolerances: Tolerances) -> Iterator[Part]:
+    if reference is None or new is None:
+        if reference is not None or new is not None:
+            yield Part(name=f"{name} data", verdict=Verdict.DIFFERENT, detail="one has none")
+        return
+    if not reference.dtype.names or not new.dtype.names:
+        yield compare_arrays(f"{name} data", reference, new, tolerances)
+    elif reference.dtype.names != new.dtype.names:
+        detail = f"columns {reference.dtype.names} and {new.dtype.names}"
+        yield Part(name=f"{name} data", verdict=Verdict.DIFFERENT, detail=detail)
+    else:
+        for number, column in enumerate(reference.dtype.names):
+            mine, theirs = reference.field(number), new.field(number)
+            yield compare_arrays(f"{name} {column}", mine, theirs, tolerances)
