@@ -118,6 +118,7 @@ def test_the_users_settings_do_not_reach_a_build(tmp_path):
         "APPTAINERENV_LC_ALL": "C.UTF-8",
         "APPTAINERENV_TZ": "UTC",
         "APPTAINERENV_PYTHONHASHSEED": "0",
+        "APPTAINERENV_PYTHONDONTWRITEBYTECODE": "1",
         "SOURCE_DATE_EPOCH": "12",
         "LC_ALL": "C.UTF-8",
         "TZ": "UTC",

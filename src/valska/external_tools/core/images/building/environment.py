@@ -38,6 +38,9 @@ _HOST_VARIABLES = frozenset(
 _SAME = {"LC_ALL": "C.UTF-8", "TZ": "UTC"}
 """What programs of a build are to agree on, wherever it runs."""
 
+_SAME_PYTHON = {"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+"""The byte-code that imports would leave depends on what happened: an index that answered late."""
+
 _IN_BUILD = Path("/tmp")  # noqa: S108 - the container's, which is private
 _CA_IN_BUILD = _IN_BUILD / ".valska" / "ca.pem"
 _WHEELS_IN_BUILD = _IN_BUILD / ".valska" / "wheels"
@@ -88,7 +91,7 @@ def build_environment(
         shutil.copyfile(ca_bundle, place)
         inside |= dict.fromkeys(CA_VARIABLES, os.fspath(_CA_IN_BUILD))
         host["SSL_CERT_FILE"] = os.fspath(ca_bundle)
-    inside |= {**_SAME, "SOURCE_DATE_EPOCH": epoch, "PYTHONHASHSEED": "0"}
+    inside |= {**_SAME, **_SAME_PYTHON, "SOURCE_DATE_EPOCH": epoch}
     host |= {**_SAME, "SOURCE_DATE_EPOCH": epoch}
     own = {f"APPTAINERENV_{name}": value for name, value in inside.items()}
     return {**host, **own, "APPTAINER_TMPDIR": os.fspath(work)}
