@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tarfile
 import tempfile
 import threading
@@ -16,7 +17,11 @@ import pytest
 
 from valska.external_tools.core.errors import PrerequisiteError, UsageError, ValskaError
 from valska.external_tools.core.images import resolve_image
-from valska.external_tools.core.images.building.draft import BuildRequest, draft_build
+from valska.external_tools.core.images.building.draft import (
+    EARLIEST_EPOCH,
+    BuildRequest,
+    draft_build,
+)
 from valska.external_tools.core.images.building.make import build
 from valska.external_tools.core.images.store import ImageStore
 from valska.external_tools.core.run_directory import Bundle
@@ -239,6 +244,42 @@ def test_a_base_without_a_digest_is_warned_of(write, tmp_path, caplog):
     assert "not named by its digest" in caplog.text
     assert draft.recipe_sha256 is None
     assert not (tmp_path / "store").exists()
+
+
+LOCKED = "# Locked by valska 0.2: valska lock tool.def\n# source-date-epoch: 1500000000\n"
+
+
+def test_the_time_of_the_files_is_given_locked_declared_or_the_callers(write, tmp_path):
+    definition = write()
+
+    def epoch(**options):
+        store = ImageStore(tmp_path / "store")
+        return draft_build(BuildRequest(definition=definition, store=store, **options)).epoch
+
+    assert epoch(environ={}) == EARLIEST_EPOCH
+    assert epoch(environ={"SOURCE_DATE_EPOCH": "1400000000"}) == 1400000000
+    text = definition.read_text().replace("level=3", "level=3\n    source_date_epoch=1450000000")
+    definition.write_text(text)
+    assert epoch(environ={"SOURCE_DATE_EPOCH": "1400000000"}) == 1450000000
+    (tmp_path / "tool.lock").write_text(LOCKED)
+    assert epoch() == 1500000000
+    assert epoch(build_arguments={"source_date_epoch": "1600000000"}) == 1600000000
+    with pytest.raises(UsageError, match="no time for the files"):
+        epoch(build_arguments={"source_date_epoch": "yesterday"})
+
+
+def test_findings_are_told_before_anything_is_built(write, tmp_path):
+    valska = Path(sys.executable).with_name("valska")
+    definition = write(bootstrap="docker", source="library/base:1")
+    words = [valska, "build", "--check-only", definition]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert f"{definition}:2: error: " in done.stdout
+    told = json.loads(subprocess.run([*words, "--json"], capture_output=True, check=False).stdout)
+    assert "base-tag" in {finding["code"] for finding in told["findings"]}
+    refused = subprocess.run([*words, "--check"], capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert "--check-only and --check exclude each other" in refused.stderr
 
 
 @pytest.mark.parametrize(

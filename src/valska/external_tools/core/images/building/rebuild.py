@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from valska.external_tools.core.images.contents import Contents, find_contents
 from valska.external_tools.core.images.difference import IDENTICAL, Difference, compare
 from valska.external_tools.core.images.record import ImageRecord
 from valska.external_tools.core.process import Run, run
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,7 @@ def check_build(
     draft = draft_build(request, run=run)
     built = _built(draft, against)
     draft = _with_arguments(draft, built, run)
+    _note_base(draft, built)
     with request.store.workspace() as out:
         packed, record, log = make_image(draft, out, run=run, progress=progress)
         rebuilt = Contents("the rebuild", record=record, sif=packed.sif)
@@ -99,6 +103,16 @@ def _built(draft: BuildDraft, against: str | None) -> Contents:
             f"Build it: valska build {draft.definition.path}. Or name one: --against IMAGE|RECORD.",
         )
     return find_contents(f"sha256:{record.sha256}", store)
+
+
+def _note_base(draft: BuildDraft, built: Contents) -> None:
+    base = built.record.base if built.record else None
+    if base and base["sha256"] != draft.base.sha256:
+        log.warning(
+            "%s was built on another base, %s; name that one with --base to build on it again",
+            built.title,
+            base["reference"],
+        )
 
 
 def _with_arguments(draft: BuildDraft, built: Contents, run: Run) -> BuildDraft:
