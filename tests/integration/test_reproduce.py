@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from conftest import Account, unavailable
 from howto import Page
+from registries import Registry
 from test_slurm_pyuvsim import datasets
 
 pytestmark = [pytest.mark.apptainer]
@@ -154,6 +155,38 @@ def test_an_image_that_is_nowhere_is_built_again_from_the_bundle(archive_without
     assert same == (found["reference"]["bundle_id"] == found["new"]["bundle_id"])
 
 
+@pytest.fixture(scope="module")
+def registry(apptainer, tmp_path_factory):
+    """A registry on loopback."""
+    if os.geteuid() != 0 and shutil.which("docker-registry") is None:
+        unavailable("docker-registry is not here: tests/cluster/registry.sh installs it, as root")
+    registry = Registry(tmp_path_factory.mktemp("registry"))
+    yield registry
+    registry.stop()
+
+
+def test_an_image_that_a_registry_has_is_fetched_by_its_digest(
+    registry, maker, stranger, tiny_image
+):
+    """The archive leaves it out, since it is known where it is."""
+    user = replace(maker, env={**maker.env, "VALSKA_IMAGES": maker.work / "published"})
+    imported = user.valska("image", "import", tiny_image)
+    digest = imported.stdout.split()[-1]
+    user.valska("image", "push", digest, f"oras://{registry.host}/tiny:1")
+    bundle = user.lines(image=digest, output="of a published image")
+    user.valska("submit", bundle, "--scheduler", "local", "--wait")
+    user.valska("archive", bundle, "-o", "published.tar.zst")
+    moved = stranger.work / "published.tar.zst"
+    shutil.move(maker.work / "published.tar.zst", moved)
+    moved.chmod(0o644)
+    shutil.rmtree(bundle)
+    done, place = reproduce(stranger, moved, "--scheduler", "local", output="fetched")
+    assert done.stdout.splitlines()[-1] == "identical"
+    found = comparison(place)
+    assert f"fetched from oras://{registry.host}/tiny" in found["notes"][-1]
+    assert found["reference"]["bundle_id"] == found["new"]["bundle_id"]
+
+
 @pytest.fixture
 def archive_without_image(maker, stranger, tiny_image):
     base = maker.work / "base.sif"
@@ -184,7 +217,7 @@ def archive_without_image(maker, stranger, tiny_image):
 def test_the_page(slurm, account, pyuvsim_image):
     user = account.in_directory("page")
     page = Page("reproduce", user)
-    assert page.go_on("cat run-reproduction").startswith("# Verdict: identical")
+    assert "# Verdict: identical" in page.go_on("cat run-reproduction")
     assert page.go_on("valska archive run").splitlines()[-1] == "identical"
     assert page.go_on("--outputs").splitlines()[-1] == "identical"
     assert page.go_on("they differ").splitlines()[-1] == "they differ"
