@@ -17,6 +17,7 @@ from toy import stage
 
 from valska.external_tools.core.archive.people import Description, parse_author
 from valska.external_tools.core.archive.selection import Choice, select_sweep
+from valska.external_tools.core.archive.unpacking import unpack_archive
 from valska.external_tools.core.archive.writing import write_archive
 from valska.external_tools.core.run_directory import Bundle
 
@@ -52,6 +53,19 @@ def test_zstd_and_tar_read_it(unpacked, tmp_path):
     said("zstd", "-t", tmp_path / "a.tar.zst")
     names = said("tar", "--zstd", "-tf", tmp_path / "a.tar.zst").splitlines()
     assert names[:3] == ["r1/", "r1/bagit.txt", "r1/README.md"]
+
+
+def test_links_are_taken_by_all_readers(tmp_path):
+    import bagit
+
+    bundle = finished(tmp_path)
+    (bundle.outputs / "latest").symlink_to("out.txt")
+    pack(bundle, tmp_path / "a.tar.zst")
+    top = by_tar(tmp_path / "a.tar.zst", tmp_path / "by tar")
+    said("sha256sum", "--check", "--strict", "--quiet", "manifest-sha256.txt", cwd=top)
+    bagit.Bag(str(top)).validate(processes=1)
+    whole = unpack_archive(tmp_path / "a.tar.zst", tmp_path, tmp_path / "ours").path
+    assert (whole / "data/bundle/outputs/latest").readlink() == Path("out.txt")
 
 
 def test_sha256sum_agrees_with_both_manifests(unpacked):

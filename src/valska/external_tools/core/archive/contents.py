@@ -68,16 +68,21 @@ class Contents:
                 raise VerificationError(error.message) from error
         return data
 
-    def records(self, unit: str) -> Iterator[str]:
-        """Yield the names of the records of a bundle or a unit of a sweep.
+    def by_folder(self, folder: str) -> dict[str, list[str]]:
+        """Return the files in folders of a name, by the folders' parents, each sorted.
 
         Parameters
         ----------
-        unit
-            Its place in the archive.
+        folder
+            Name of the folders, such as ``records``.
         """
-        prefix = f"{unit}/records/"
-        yield from (name for name in self.documents if name.startswith(prefix))
+        found: dict[str, list[str]] = {}
+        part = f"/{folder}/"
+        for name in self.entries:
+            unit, separator, rest = name.partition(part)
+            if separator and rest and self.file(name) is not None:
+                found.setdefault(unit, []).append(name)
+        return {unit: sorted(names) for unit, names in found.items()}
 
 
 def target_of(name: str, link: str) -> str:

@@ -80,8 +80,9 @@ def crate_text(
         Title, authors and licence.
     """
     graph = _Graph(contents, document, manifest, description)
-    data = {"@context": CONTEXT, "@graph": graph.entities()}
-    return (json.dumps(data, indent=1, ensure_ascii=False, sort_keys=True) + "\n").encode()
+    encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True).encode
+    lines = ",\n".join(map(encode, graph.entities()))
+    return f'{{"@context": {encode(CONTEXT)},\n"@graph": [\n{lines}\n]}}\n'.encode()
 
 
 class _Graph:
@@ -96,6 +97,8 @@ class _Graph:
     ) -> None:
         self._contents, self._document = contents, document
         self._manifest, self._description = manifest, description
+        self._records = contents.by_folder("records")
+        self._configurations = contents.by_folder("config")
         self._found: dict[str, Entity] = {}
         self._parts: list[str] = []
         self._actions: list[str] = []
@@ -220,6 +223,7 @@ class _Graph:
             "name": f"{self._document.tool}.sif",
             "sha256": image.sha256,
             "contentSize": str(image.size),
+            "registry": "none",
         }
         if image.published:
             registry, _, rest = image.published[0].partition("://")[2].partition("/")
@@ -321,7 +325,9 @@ class _Graph:
     def _run(self, unit: str, parameters: Iterable[str]) -> None:
         """Describe what happened in a bundle, or in a unit of a sweep."""
         objects = [*dict.fromkeys([*self._inputs(), *self._configs(unit), *parameters])]
-        for name in self._contents.records(unit):
+        for name in self._records.get(unit, ()):
+            if name not in self._contents.documents:
+                continue
             try:
                 record = self._contents.json(name, "stage-record-1")
             except VerificationError:
@@ -329,10 +335,8 @@ class _Graph:
             self._action(unit, name, record, objects)
 
     def _configs(self, unit: str) -> Iterator[str]:
-        prefix = f"{unit}/config/"
-        for name in self._contents.entries:
-            if name.startswith(prefix) and self._contents.file(name):
-                yield self._file(name)
+        for name in self._configurations.get(unit, ()):
+            yield self._file(name)
 
     def _action(self, unit: str, name: str, record: Mapping[str, Any], objects: list[str]) -> None:
         stage, job, state = record["stage"], record["job"], str(record["state"])

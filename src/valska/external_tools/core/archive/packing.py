@@ -137,9 +137,9 @@ class Packer:
             return
         if member.source is None:
             self._add_data(name, member.data or b"")
-        elif size:
-            self._add_source(member, member.source)
         else:
+            self._add_source(member, member.source)
+        if not size:
             self._batch.pieces.append((name, 0, 0, True))
         self._fill(bytes(padding(size)))
 

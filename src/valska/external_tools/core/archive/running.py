@@ -33,10 +33,11 @@ Json = Mapping[str, Any]
 
 @dataclass(slots=True)
 class Judged:
-    """How many units were looked at, and stage to outputs that were compared with a record."""
+    """How many units were looked at, stage to outputs that were compared, unit to its records."""
 
     units: int = 0
     outputs: Counter[str] = field(default_factory=Counter)
+    records: Mapping[str, list[str]] = field(default_factory=dict)
 
 
 def judge_bundle(found: Findings, document: ArchiveDocument) -> Judged:
@@ -49,7 +50,7 @@ def judge_bundle(found: Findings, document: ArchiveDocument) -> Judged:
     document
         What the archive says of itself.
     """
-    judged = Judged(1)
+    judged = Judged(1, records=found.contents.by_folder("records"))
     manifest = _read(found, f"{BUNDLE}/manifest.json", validate_manifest)
     listed = _sums(found, BUNDLE)
     if manifest is None or listed is None:
@@ -71,7 +72,7 @@ def judge_sweep(found: Findings, document: ArchiveDocument) -> Judged:
     sweep = _read(found, f"{BUNDLE}/sweep_manifest.json", check_sweep_document)
     common = _read(found, f"{BUNDLE}/common.json", _check_common)
     listed = _sums(found, BUNDLE)
-    judged = Judged()
+    judged = Judged(records=found.contents.by_folder("records"))
     if sweep is None or common is None or listed is None:
         return judged
     seal = _seal(found.contents, BUNDLE)
@@ -313,8 +314,8 @@ def _check_records(
 ) -> None:
     """Compare the outputs of every completed stage with its newest record."""
     newest: dict[str, tuple[tuple[str, bool, int, str], str, Json]] = {}
-    for name in found.contents.records(unit):
-        record = _record(found, name)
+    for name in judged.records.get(unit, ()):
+        record = _record(found, name) if name in found.contents.documents else None
         if record is None or (record["state"] == "refused" and not record.get("set_aside")):
             continue
         age = (record["started_utc"], record["state"] != "running", record["job"]["restart"], name)
