@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from valska.external_tools.core.comparison.arrays import compare_arrays
-from valska.external_tools.core.comparison.tally import Tally
+from valska.external_tools.core.comparison.tally import Tally, shown
 from valska.external_tools.core.comparison.values import UnreadableError
 from valska.external_tools.core.comparison.verdict import Part, Tolerances, Verdict
 from valska.external_tools.core.errors import PrerequisiteError
 
+_FEW = 5
 _HISTORY = ("HISTORY", "COMMENT", "DATE", "CHECKSUM", "DATASUM", "")
 """Cards that say how and when a file was written, not what is in it."""
 
@@ -65,11 +67,20 @@ def _history(name: str, reference: Any, new: Any) -> Iterator[Part]:
         yield Part(
             name=f"{name} history",
             verdict=Verdict.EQUIVALENT,
-            detail=f"{', '.join(differ)}: how and when the file was written",
+            detail="; ".join(_told(key, reference, new) for key in differ),
             counted=False,
             differing=len(differ),
             total=len(_HISTORY) - 1,
         )
+
+
+def _told(key: str, reference: Any, new: Any) -> str:
+    """Say which words of a card, or of all cards of that name, are others."""
+    mine, theirs = (" ".join(str(one.get(key, "")).split()).split(" ") for one in (reference, new))
+    codes = difflib.SequenceMatcher(None, mine, theirs, autojunk=False).get_opcodes()
+    pairs = [(mine[i:j], theirs[k:m]) for tag, i, j, k, m in codes if tag != "equal"][:_FEW]
+    words = [f"{shown(' '.join(a)) or 'none'} and {shown(' '.join(b)) or 'none'}" for a, b in pairs]
+    return f"{key}: {', '.join(words)}"
 
 
 def _data(name: str, reference: Any, new: Any, tolerances: Tolerances) -> Iterator[Part]:

@@ -95,7 +95,7 @@ def compare_intent(a: Side, b: Side) -> tuple[Difference, ...]:
         *_pairs(Kind.INPUT, *(_inputs(side.manifest) for side in (a, b))),
         *_commands(a.manifest, b.manifest),
         *_pairs(Kind.IMAGE, *(_software(side.manifest) for side in (a, b))),
-        *_pairs(Kind.PACKAGE, *(_packages(side) for side in (a, b))),
+        *_packages(a, b),
         *_pairs(Kind.DIRECTIVE, *(_directives(side.manifest) for side in (a, b))),
         *_pairs(Kind.VERSION, *(_versions(side.manifest) for side in (a, b))),
     )
@@ -215,29 +215,25 @@ def _software(manifest: Manifest) -> dict[str, str | None]:
     }
 
 
-def _packages(side: Side) -> dict[str, str | None]:
-    """Return the packages of the image by its record: name to version."""
-    found: dict[str, str | None] = {}
+def _packages(a: Side, b: Side) -> Iterator[Difference]:
+    """Yield packages that are not the same in both images, as far as both have records."""
+    before, after = _packages_of(a), _packages_of(b)
+    if before is None or after is None or before == after:
+        return
+    from valska.external_tools.core.images.difference import compare_packages
+    from valska.external_tools.core.images.packages import recorded_packages
+
+    for one in compare_packages(recorded_packages(before), recorded_packages(after)):
+        key = f"{one.ecosystem} {one.name}" + (f" in {one.place}" if one.place else "")
+        yield Difference(Kind.PACKAGE, key, one.before, one.after, science=False)
+
+
+def _packages_of(side: Side) -> Mapping[str, Any] | None:
     for entry in side.manifest.files:
-        if entry.role != "image-record":
-            continue
-        packages = load_json(side.bundle.shared_path / entry.path).get("packages") or {}
-        for kind, listed in packages.items():
-            found |= {f"{kind} {name}": version for name, version in _listed(listed)}
-    return found
-
-
-def _listed(listed: Any) -> Iterator[tuple[str, str]]:
-    """Yield name and version from any of the forms that a record has for packages."""
-    if isinstance(listed, Mapping) and "packages" in listed:
-        listed = listed["packages"]
-    if isinstance(listed, Mapping):
-        for name, version in listed.items():
-            yield str(name), str(version)
-    elif isinstance(listed, list):
-        for one in listed:
-            if isinstance(one, Mapping) and "name" in one:
-                yield str(one["name"]), str(one.get("version", ""))
+        if entry.role == "image-record":
+            found: Mapping[str, Any] = load_json(side.bundle.shared_path / entry.path)["packages"]
+            return found
+    return None
 
 
 def _directives(manifest: Manifest) -> dict[str, str | None]:
