@@ -71,7 +71,7 @@ build_second() {
         as=(runuser -u "$OTHER" --)
     fi
     # shellcheck disable=SC2016  # the inner bash expands it
-    "${as[@]}" env --chdir="$place" TZ=Asia/Tokyo LC_ALL=C LANG=C HOME="$place" \
+    "${as[@]}" env -u PYTHONPATH --chdir="$place" TZ=Asia/Tokyo LC_ALL=C LANG=C HOME="$place" \
         bash -c 'umask 077; exec "$@"' bash \
         "$program" build definitions/pyuvsim.def --images "$place/images" "${options[@]}"
 }
