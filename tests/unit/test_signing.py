@@ -5,11 +5,14 @@ import os
 import random
 import shutil
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from archives import finished, pack
+from hypothesis import given
+from hypothesis import strategies as st
 from sweeps import make_sweep
 from toy import bundle as toy_bundle
 from toy import stage
@@ -28,7 +31,11 @@ from valska.external_tools.core.signing.keys import Trust, find_key, find_trust
 from valska.external_tools.core.signing.making import MOST_RECEIPT_BYTES, prepare, sign
 from valska.external_tools.core.signing.places import signature_of, statement_of
 from valska.external_tools.core.signing.provenance import MOST_OUTPUTS
-from valska.external_tools.core.signing.statement import signed_digests
+from valska.external_tools.core.signing.statement import (
+    PREDICATE_TYPE,
+    STATEMENT_TYPE,
+    signed_digests,
+)
 from valska.external_tools.core.signing.verification import (
     verify_archive_signature,
     verify_signature,
@@ -213,16 +220,16 @@ def test_what_never_ran_has_no_times(tmp_path):
 
 
 def test_the_statement_of_a_sweep_names_its_points(tmp_path):
-    sweep = make_sweep(tmp_path, points=("a", "b"))
-    argv = ["bash", "submit_simulate.sh", "points/a"]
+    sweep = make_sweep(tmp_path, points=("records", "b"))
+    argv = ["bash", "submit_simulate.sh", "points/records"]
     subprocess.run(argv, cwd=sweep.path, check=True, capture_output=True)
     write_archive(select_sweep(sweep, Choice()), tmp_path / "s.tar.zst", Description())
     data = prepare(tmp_path / "s.tar.zst").data
     judged(data)
     definition = json.loads(data)["predicate"]["buildDefinition"]
     points = definition["externalParameters"]["points"]
-    assert set(points) == {"a", "b"}
-    assert points["a"]["bundle_id"] != points["b"]["bundle_id"]
+    assert set(points) == {"records", "b"}
+    assert points["records"]["bundle_id"] != points["b"]["bundle_id"]
     assert definition["internalParameters"]["runs"] == {"simulate": {"completed": 1}}
 
 
@@ -252,6 +259,27 @@ def test_what_is_no_statement_is_refused(data):
         signed_digests(data)
 
 
+_PARTS = st.sampled_from(["_type", "predicateType", "subject", "digest", "sha256"])
+_TYPES = st.sampled_from([STATEMENT_TYPE, PREDICATE_TYPE])
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text() | _TYPES,
+    lambda part: st.lists(part) | st.dictionaries(st.text() | _PARTS, part),
+)
+
+
+@given(st.binary() | _JSON.map(lambda value: json.dumps(value).encode()))
+def test_any_statement_is_read_or_refused(data):
+    with suppress(VerificationError):
+        assert all(isinstance(one, str) for one in signed_digests(data))
+
+
+@given(_JSON)
+def test_any_subject_is_read_or_refused(subject):
+    head = {"_type": STATEMENT_TYPE, "predicateType": PREDICATE_TYPE}
+    with suppress(VerificationError):
+        assert signed_digests(json.dumps({**head, "subject": subject}).encode())
+
+
 # --- Signing ---
 
 
@@ -277,6 +305,17 @@ def test_a_signed_archive_is_not_signed_again(archive, keys):
     with pytest.raises(TakenError, match="signed already"):
         prepare(archive)
     assert signature_of(statement_of(archive)).read_bytes() == before
+
+
+def test_another_statement_is_not_replaced(archive, keys):
+    statement_of(archive).write_text("mine\n")
+    with pytest.raises(TakenError, match="something else"):
+        prepare(archive)
+    assert statement_of(archive).read_text() == "mine\n"
+    statement_of(archive).unlink()
+    signed(archive, keys["ed25519"])
+    signature_of(statement_of(archive)).unlink()
+    signed(archive, keys["rsa"])
 
 
 def test_an_altered_archive_is_not_signed(archive):
@@ -454,8 +493,10 @@ def test_a_signer_is_a_file_or_an_identity(alone, tmp_path):
         find_trust(WHO, None, run)
     settings(gpg__ssh__allowedSignersFile=allowed)
     assert find_trust(WHO, None, run) == Trust(allowed, WHO)
-    with pytest.raises(UsageError, match="no file"):
+    with pytest.raises(UsageError, match="No such file"):
         find_trust(WHO, tmp_path / "none", run)
+    with pytest.raises(UsageError, match="directory"):
+        find_trust(WHO, tmp_path, run)
     with pytest.raises(UsageError, match="no identity"):
         find_trust("", allowed, run)
 

@@ -102,10 +102,10 @@ def find_trust(signer: str, allowed: Path | None, run: Run) -> Trust:
     Raises
     ------
     UsageError
-        If there is no such file, or no identity.
+        If there is no identity, no such file, or it cannot be read.
     """
     if allowed is None and Path(signer).is_file():
-        return Trust(Path(signer).absolute(), None)
+        return Trust(_readable(Path(signer)), None)
     if not signer:
         raise UsageError("there is no identity", "Name one, such as a mail address.")
     if allowed is None and (said := _git("gpg.ssh.allowedSignersFile", run)):
@@ -116,9 +116,18 @@ def find_trust(signer: str, allowed: Path | None, run: Run) -> Trust:
             "Name it with --allowed-signers, or set git's gpg.ssh.allowedSignersFile; "
             "a line of it: IDENTITY ssh-ed25519 AAAA…",
         )
-    if not allowed.is_file():
-        raise UsageError(f"there is no file {allowed}", "It says which key an identity has.")
-    return Trust(allowed.absolute(), signer)
+    return Trust(_readable(allowed), signer)
+
+
+def _readable(allowed: Path) -> Path:
+    try:
+        with allowed.open("rb"):
+            return allowed.absolute()
+    except OSError as error:
+        raise UsageError(
+            f"the allowed signers cannot be read from {allowed}: {error.strerror}",
+            "The file says which key an identity has.",
+        ) from error
 
 
 def _git(name: str, run: Run) -> str:

@@ -74,7 +74,7 @@ def prepare(
     VerificationError
         If an archive is not as it was packed.
     TakenError
-        If it is signed already.
+        If it is signed already, or another statement is where that about an archive goes.
     """
     receipt = read_receipt(path)
     found = _archive(path, progress) if receipt is None else _receipt(path, receipt)
@@ -82,6 +82,10 @@ def prepare(
         raise TakenError(
             f"{path} is signed already: {found.signature} exists",
             "`valska verify --signer` says by whom. Move the signature away to sign it again.",
+        )
+    if found.signed.exists() and found.signed.read_bytes() != found.data:
+        raise TakenError(
+            f"{found.signed} exists, and says something else", "Move it away, and sign again."
         )
     return found
 

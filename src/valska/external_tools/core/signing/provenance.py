@@ -45,13 +45,13 @@ def provenance(contents: Contents, document: ArchiveDocument) -> Json:
         if document.kind is ArchiveKind.BUNDLE:
             return _bundle(contents, document)
         return _sweep(contents, document)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError) as error:
         raise VerificationError(f"its manifest lacks something: {error}") from error
 
 
 def _bundle(contents: Contents, document: ArchiveDocument) -> Json:
     manifest = contents.json(in_bundle("manifest.json"))
-    records = _newest(contents, BUNDLE)
+    records = _newest(contents, _records(contents).get(BUNDLE, ()))
     return {
         "buildDefinition": _definition(
             contents,
@@ -75,7 +75,8 @@ def _sweep(contents: Contents, document: ArchiveDocument) -> Json:
     shared = [one for one in sweep["shared"] if _is_in(f"shared/{one['label']}", packed)]
     units = [f"points/{one['label']}" for one in points]
     units += [f"shared/{one['label']}" for one in shared]
-    newest = [_newest(contents, in_bundle(unit)) for unit in units]
+    names = _records(contents)
+    newest = [_newest(contents, names.get(in_bundle(unit), ())) for unit in units]
     records = [one for found in newest for _, one in found.values()]
     return {
         "buildDefinition": _definition(
@@ -184,17 +185,27 @@ def _resource(name: str, sha256: str | None, role: str) -> Json:
     return {"name": name, "digest": {"sha256": sha256}, "annotations": {"role": role}}
 
 
-def _newest(contents: Contents, unit: str) -> dict[str, tuple[str, Json]]:
+def _records(contents: Contents) -> dict[str, list[str]]:
+    """Return the names of the records of each bundle or unit of a sweep."""
+    found: dict[str, list[str]] = {}
+    for name in sorted(contents.documents):
+        unit, separator, _ = name.rpartition("/records/")
+        if separator:
+            found.setdefault(unit, []).append(name)
+    return found
+
+
+def _newest(contents: Contents, names: Iterable[str]) -> dict[str, tuple[str, Json]]:
     """Return stage to the newest record that is not of a refused attempt, with its name."""
     found: dict[str, tuple[tuple[Any, ...], str, Json]] = {}
-    for name in sorted(contents.records(unit)):
+    for name in names:
         record = contents.json(name, "stage-record-1")
         if record["state"] == "refused" and not record.get("set_aside"):
             continue
         ended = record["state"] != "running"
         age = (record["started_utc"], ended, record["job"]["restart"], name)
         if record["stage"] not in found or age > found[record["stage"]][0]:
-            found[record["stage"]] = (age, name.removeprefix(f"{unit}/"), record)
+            found[record["stage"]] = (age, name.removeprefix(f"{BUNDLE}/"), record)
     return {stage: found[stage][1:] for stage in sorted(found)}
 
 
