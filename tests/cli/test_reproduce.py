@@ -89,6 +89,10 @@ def test_a_run_that_fails_is_incomplete_and_the_reason_is_told(user):
     assert stages["count"]["new"] == "failed"
     assert "exit code 1" in stages["count"]["reason"]
     assert stages["double"]["new"] == "not run"
+    flag.write_text("")
+    done, place = reproduced(user, bundle)
+    assert done.stdout.splitlines()[-1] == "identical"
+    assert {stage["new"] for stage in comparison(place)["stages"]} == {"completed"}
 
 
 def test_the_same_command_goes_on_and_runs_nothing_twice(user):

@@ -187,6 +187,34 @@ def test_an_image_that_a_registry_has_is_fetched_by_its_digest(
     assert found["reference"]["bundle_id"] == found["new"]["bundle_id"]
 
 
+def test_another_image_is_taken_when_it_is_named_and_told(maker, stranger, tiny_image):
+    bundle = maker.lines(image=tiny_image, output="of one image")
+    maker.valska("submit", bundle, "--scheduler", "local", "--wait")
+    other = stranger.work / "other.sif"
+    other.write_bytes(tiny_image.read_bytes() + b"more, of which Apptainer takes no notice")
+    done, place = reproduce(
+        stranger, bundle, "--scheduler", "local", "--image", other, output="another image"
+    )
+    assert done.stdout.splitlines()[-1] == "identical"
+    assert "is another image than the bundle's" in done.stderr
+    found = comparison(place)
+    assert found["reference"]["software"] != found["new"]["software"]
+    assert found["reference"]["bundle_id"] != found["new"]["bundle_id"]
+    assert ("image", "sha256") in {(one["kind"], one["key"]) for one in found["intent"]}
+
+
+def test_an_image_that_is_nowhere_at_all_is_missed_and_nothing_is_left(maker, stranger, tiny_image):
+    lost = maker.work / "lost.sif"
+    maker.own(shutil.copy(tiny_image, lost))
+    bundle = maker.lines(image=lost, output="of a lost image")
+    maker.valska("submit", bundle, "--scheduler", "local", "--wait")
+    lost.unlink()
+    done, place = reproduce(stranger, bundle, "--scheduler", "local", code=3, output="none")
+    assert "no image" in done.stderr
+    assert "no registry is known to have it" in done.stderr
+    assert not place.exists()
+
+
 @pytest.fixture
 def archive_without_image(maker, stranger, tiny_image):
     base = maker.work / "base.sif"

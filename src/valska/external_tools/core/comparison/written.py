@@ -37,7 +37,7 @@ class Written:
     notes: tuple[str, ...]
 
 
-def read_written(bundle: Bundle, manifest: Manifest) -> Written:
+def read_written(bundle: Bundle, manifest: Manifest, fast: bool = False) -> Written:
     """Read what a bundle, or a point of a sweep, wrote; every file is read and checked.
 
     Parameters
@@ -46,6 +46,8 @@ def read_written(bundle: Bundle, manifest: Manifest) -> Written:
         The bundle.
     manifest
         Its manifest.
+    fast
+        Look at presence and sizes only, not at content.
 
     Raises
     ------
@@ -56,7 +58,7 @@ def read_written(bundle: Bundle, manifest: Manifest) -> Written:
     states: dict[str, str] = {}
     notes: list[str] = []
     for unit, of_unit in _units(bundle, manifest):
-        completed, findings = verify_outputs(unit, of_unit)
+        completed, findings = verify_outputs(unit, of_unit, fast)
         states |= _states(unit, of_unit, {record.stage for record in completed})
         notes += [str(finding) for finding in findings if finding.kind is not FindingKind.MISSING]
         bad = {finding.path for finding in findings}
