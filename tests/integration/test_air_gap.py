@@ -37,7 +37,6 @@ From: {base}
 %post
     set -eu
     export PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
-    export PYTHONDONTWRITEBYTECODE=1
     python3 -m venv /opt/survey
     /opt/survey/bin/pip install --require-hashes --no-deps --only-binary=:all: -r /opt/survey.lock
 
