@@ -1,5 +1,6 @@
 """Documents, tables, texts and arrays: what is the same, within tolerances, or not."""
 
+import itertools
 import json
 import math
 import sys
@@ -161,6 +162,20 @@ def test_what_is_no_text_is_unreadable(tmp_path, compare):
     (tmp_path / "x").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UnreadableError):
         compare(tmp_path / "x", tmp_path / "x", LOOSE)
+
+
+def test_documents_that_are_too_deep_or_too_many_are_compared_by_their_bytes(tmp_path, monkeypatch):
+    deep = "[" * 800 + "1" + "]" * 800
+    found = compared(tmp_path, "deep.json", deep, deep.replace("1", "2"))
+    assert found.verdict is DIFFERENT
+    monkeypatch.setattr("valska.external_tools.core.comparison.values._MOST_VALUES", 10**4)
+    bomb = "a: &a [x, x]\n" + "".join(
+        f"{two}: &{two} [*{one}, *{one}, *{one}, *{one}]\n"
+        for one, two in itertools.pairwise("abcdefghijklmnopqrstuvwxyz")
+    )
+    found = compared(tmp_path, "bomb.yaml", bomb, bomb.replace("[x, x]", "[x, y]"))
+    assert (found.verdict, found.method) == (DIFFERENT, "bytes")
+    assert "more than 10000 values" in found.notes[0]
 
 
 # --- tables and texts ----------------------------------------------------------------------------

@@ -136,7 +136,7 @@ def _configs(side: Side) -> dict[str, Path]:
 def _in_config(name: str, a: Path, b: Path) -> Iterator[Difference]:
     found: list[Difference] = []
     if a.suffix.lower() in _PARSED:
-        with suppress(UnreadableError):
+        with suppress(UnreadableError, RecursionError):
             documents = [read_yaml(path) for path in (a, b)]
             found = list(_in_documents(name, *documents))
     yield from found or _in_lines(name, a, b)

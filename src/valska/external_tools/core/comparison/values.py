@@ -12,6 +12,8 @@ from valska.external_tools.core.comparison.tally import Index, Tally
 from valska.external_tools.core.comparison.verdict import Part, Tolerances
 from valska.external_tools.core.errors import ValskaError
 
+_MOST_VALUES = 10_000_000
+
 
 class UnreadableError(ValskaError):
     """A file is not of the format that its name says."""
@@ -42,9 +44,19 @@ def compare_yaml(reference: Path, new: Path, tolerances: Tolerances) -> Part:
 def compare_documents(
     reference: Any, new: Any, tolerances: Tolerances, name: str = "values"
 ) -> Part:
-    """Compare two documents of mappings, sequences, numbers and words."""
+    """Compare two documents of mappings, sequences, numbers and words.
+
+    Raises
+    ------
+    UnreadableError
+        If they are nested too deeply, or have too many values (YAML's aliases can stand for any
+        number).
+    """
     tally = Tally(tolerances)
-    _walk(tally, reference, new, ())
+    try:
+        _walk(tally, reference, new, ())
+    except RecursionError as error:
+        raise UnreadableError("the documents are nested too deeply") from error
     return tally.part(name)
 
 
@@ -103,6 +115,8 @@ def flatten(document: Any, prefix: Index = ()) -> Iterator[tuple[Index, Any]]:
 
 
 def _walk(tally: Tally, reference: Any, new: Any, index: Index) -> None:
+    if tally.total > _MOST_VALUES:
+        raise UnreadableError(f"the documents have more than {_MOST_VALUES} values")
     if isinstance(reference, Mapping) and isinstance(new, Mapping):
         for key in dict.fromkeys((*reference, *new)):
             place = (*index, _key(key))
