@@ -107,7 +107,7 @@ def _public(base: Base) -> str:
 
 
 def _text(draft: BuildDraft, work: Path, run: Run) -> str:
-    base = _stored(draft) or draft.base
+    base = _stored(draft, work) or draft.base
     if base.kind == "tar":
         base = replace(base, source=os.fspath(_unpack(Path(base.source), work / "base", run)))
     if base is draft.base and base.original is None:
@@ -116,8 +116,8 @@ def _text(draft: BuildDraft, work: Path, run: Run) -> str:
     return rebase(draft.definition, base.bootstrap, base.source, labels)
 
 
-def _stored(draft: BuildDraft) -> Base | None:
-    """Return the base as the store has it, if it does."""
+def _stored(draft: BuildDraft, work: Path) -> Base | None:
+    """Return the base as the store has it, if it does, by a name that Apptainer does not cut."""
     from valska.external_tools.core.kit.supplies import Supplies
 
     base = draft.base
@@ -128,7 +128,9 @@ def _stored(draft: BuildDraft) -> Base | None:
     archive = supplies.base(base.sha256, lock.platform if lock else None)
     if archive is None:
         return None
-    return replace(base, bootstrap="oci-archive", source=os.fspath(archive.absolute()))
+    link = work / "base.oci.tar"
+    link.symlink_to(archive.absolute())
+    return replace(base, bootstrap="oci-archive", source=os.fspath(link))
 
 
 def _unpack(tar: Path, directory: Path, run: Run) -> Path:
