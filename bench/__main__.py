@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from bench.archives import archives
 from bench.bundles import bundles
 from bench.images import images
 from bench.measuring import Figure
@@ -26,6 +27,7 @@ PARTS: Mapping[str, Callable[[Path, int], Iterator[Figure]]] = {
     "bundles": bundles,
     "sweeps": sweeps,
     "images": images,
+    "archives": archives,
 }
 
 

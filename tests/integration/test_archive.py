@@ -234,3 +234,45 @@ def size_of(path):
         return path.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+@pytest.mark.apptainer
+def test_the_packed_image_runs_where_there_is_no_other(user, tiny_image):
+    bundle = user.lines("--run-id", "c1", image=tiny_image)
+    user.valska("submit", bundle, "--scheduler", "local", "--wait")
+    user.valska("archive", bundle, "--title", "T")
+    user.valska("verify", "c1.tar.zst")
+    shutil.rmtree(bundle)
+    user.run("mkdir", "else where")
+    place = user.work / "else where"
+    bare = {"with_valska": False, "env": {"PYTHONPATH": ""}}
+    user.run("tar", "--zstd", "-xf", "../c1.tar.zst", cwd=place, **bare)
+    unpacked = place / "c1/data/bundle"
+    for stage_name in ("count", "double"):
+        user.run("bash", f"submit_{stage_name}.sh", cwd=unpacked, **bare)
+    assert (unpacked / "outputs/double.txt").read_text() == "6\n"
+    newest = max((unpacked / "records").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    image = json.loads(newest.read_text())["image"]
+    assert Path(image["path"]).resolve().parent == place / "c1/data/images"
+    assert image["checked"] == "hash"
+
+
+@pytest.mark.apptainer
+def test_a_published_image_is_left_out(user, tiny_image):
+    bundle = user.lines("--run-id", "c2", image=tiny_image)
+    sha256 = json.loads((bundle / "manifest.json").read_text())["image"]["sha256"]
+    store = user.work / "images" / "sha256"
+    user.run("mkdir", "-p", store)
+    reference = f"oras://registry.example/tiny@sha256:{sha256}"
+    note = {"schema_version": "1.0", "published": [{"uri": reference, "tag": "1"}]}
+    user.write("note.json", json.dumps(note))
+    user.run("cp", "note.json", store / f"{sha256}.published.json")
+    options = ("--images", user.work / "images", "--json")
+    left_out = json.loads(user.valska("archive", bundle, *options).stdout)
+    assert left_out["document"]["image"]["path"] is None
+    assert left_out["document"]["image"]["published"] == [reference]
+    user.valska("verify", "c2.tar.zst")
+    readme = user.run("tar", "--zstd", "-xOf", "c2.tar.zst", "c2/README.md").stdout
+    assert f"apptainer pull image.sif {reference}" in readme
+    packed = user.valska("archive", bundle, *options, "--with-image", "-o", "with.tar.zst")
+    assert json.loads(packed.stdout)["size"] > left_out["size"]
