@@ -410,6 +410,12 @@ def test_an_old_ssh_keygen_is_named(archive, keys, stand_in, text):
     assert "8.2" in caught.value.hint
 
 
+def test_the_words_of_openssh_8_4_for_an_absent_private_half(archive, keys, stand_in):
+    stand_in("#!/bin/sh\necho 'Load key \"x\": No such file or directory' >&2\nexit 255\n")
+    with pytest.raises(PrerequisiteError, match="private half"):
+        signed(archive, keys["ed25519"])
+
+
 def test_other_failures_are_quoted(archive, keys, stand_in):
     stand_in("#!/bin/sh\nprintf 'one\\nout of luck\\n' >&2\nexit 1\n")
     with pytest.raises(SigningError, match="out of luck"):
@@ -524,7 +530,7 @@ CASES = {
     "unknown": Case("{other}", "unknown-signer", said="does not allow"),
     "unknown to all": Case("{other}", "unknown-signer", identity=None, said="does not allow"),
     "nobody": Case("", "unknown-signer"),
-    "no such line": Case("rubbish\n", "unknown-signer"),
+    "no such line": Case("rubbish\n", "unknown-signer", said="line 1 is not understood"),
     "another": Case("{mine}{other}", "wrong-signer", identity="bert@example.org", said=WHO),
     "expired": Case("{expired}", "expired-key", said="until 2020-01-01"),
     "expired for all": Case("{expired}", "expired-key", identity=None, said="until 2020"),

@@ -19,6 +19,7 @@ _INSTALL = "Install OpenSSH 8.2 or newer (Debian and Ubuntu: openssh-client)."
 _FROM_FILE = 'exec "$@" <"$0"'
 _TOO_OLD = re.compile(r"(?i)(unknown|illegal|invalid) option|unsupported operation")
 _GOOD = re.compile(r"Good \"[^\"]*\" signature .*?with (\S+) key (\S+)")
+_NO_FILE = re.compile(r"Load key .*: No such file")
 _AGENT = "Add it to the agent (`ssh-add FILE`) and see that SSH_AUTH_SOCK is set, or name the key."
 
 
@@ -72,7 +73,7 @@ def _fault(text: str, key: Path) -> ValskaError:
             f"the passphrase of the key {key} was not given, or is another",
             f"Run it at a terminal, or have an agent hold the key first: ssh-add {key}",
         )
-    if "No private key found" in text:
+    if "No private key found" in text or _NO_FILE.search(text):
         return PrerequisiteError(
             f"neither a file nor an agent has the private half of {key}", _AGENT
         )

@@ -22,6 +22,7 @@ from valska.external_tools.core.utils import sha256_file
 _EXPIRED = re.compile(r"key has expired: .*valid-before (\S+)")
 _EARLY = re.compile(r"key is not yet valid: .*valid-after (\S+)")
 _PURPOSE = re.compile(r"not permitted for use in signature namespace")
+_LINE = re.compile(r":(\d+): ((?:bad|invalid|missing|unknown) .*)")
 _DAMAGED = re.compile(r"parse signature|sshsig_armor|invalid format|incomplete message")
 
 
@@ -154,8 +155,11 @@ def _untrusted(signature: Path, trust: Trust, key: str, reason: str, run: Run) -
         return Finding(kind, signature.name, f"{by} is not valid before {match[1]}")
     if _PURPOSE.search(reason):
         return Finding(kind, signature.name, f"{by} is not allowed for {NAMESPACE}")
-    others, _ = find_principals(signature, trust.allowed, run)
+    others, more = find_principals(signature, trust.allowed, run)
     if trust.identity is not None and others:
         detail = f"{by} is that of {', '.join(others)}, not of {trust.identity}"
         return Finding(FindingKind.WRONG_SIGNER, signature.name, detail)
-    return Finding(kind, signature.name, f"{trust.allowed.name} does not allow {by}")
+    detail = f"{trust.allowed.name} does not allow {by}"
+    if match := _LINE.search(reason + more):
+        detail += f"; its line {match[1]} is not understood: {match[2].strip()}"
+    return Finding(kind, signature.name, detail)
