@@ -191,6 +191,16 @@ def rebase(definition: Definition, bootstrap: str, source: str, labels: Mapping[
     return "\n".join([f"Bootstrap: {bootstrap}", f"From: {source}", *header, *body]) + "\n"
 
 
+def replace_source(definition: Definition, source: str) -> str:
+    """Return the text of a definition with another ``From:``, and nothing else changed."""
+    number = next(entry.line for entry in read_header(definition.text) if entry.key == "from")
+    lines = definition.text.split("\n")
+    end = number
+    while lines[end - 1].partition("#")[0].rstrip().endswith("\\"):
+        end += 1
+    return "\n".join([*lines[: number - 1], f"From: {source}", *lines[end:]])
+
+
 def spython_sections(text: str) -> tuple[Section, ...]:
     """Return the sections of a definition as spython reads them: a `sections.Reader`."""
     from spython.main.parse.parsers.singularity import SingularityParser

@@ -94,16 +94,19 @@ def own_base(definition: Definition, arguments: dict[str, str]) -> Base:
     """
     agent = definition.header["bootstrap"].lower()
     source = definition.fill(definition.header.get("from", ""), arguments)
+    home = definition.path.absolute().parent
     if agent == LOCAL:
-        return _local_base(definition.path.absolute().parent / source)
-    return _uri_base(agent, source)
+        return _local_base(home / source)
+    return _uri_base(agent, source, home)
 
 
 def own_reference(definition: Definition, arguments: dict[str, str]) -> str:
     """Return how a record names the base that a definition names, be it there or not."""
     agent = definition.header["bootstrap"].lower()
     source = definition.fill(definition.header.get("from", ""), arguments)
-    return Path(source).name if agent == LOCAL else _uri_base(agent, source).reference
+    if agent == LOCAL:
+        return Path(source).name
+    return _uri_base(agent, source, definition.path.absolute().parent).reference
 
 
 def replacement_base(text: str, original: str) -> Base:
@@ -129,10 +132,12 @@ def replacement_base(text: str, original: str) -> Base:
     return Base(base.bootstrap, base.source, base.reference, base.kind, base.sha256, original)
 
 
-def _uri_base(agent: str, source: str) -> Base:
-    archive = Path(source.partition(":")[0])
+def _uri_base(agent: str, source: str, home: Path = Path()) -> Base:
+    """Return a base of a URI; an archive is looked for below `home`."""
+    name, colon, tag = source.partition(":")
+    archive = (home / name).absolute()
     if agent.endswith("-archive") and archive.is_file():
-        source = os.fspath(archive.absolute()) + source[len(os.fspath(archive)) :]
+        source = f"{archive}{colon}{tag}"
         return Base(agent, source, f"{agent}:{archive.name}", agent, sha256_file(archive))
     match = _PIN.search(source)
     digest = (match[1] or match[2]) if match else None

@@ -22,7 +22,7 @@ from valska.external_tools.core.images.building.transcript import (
     explain_failure,
     run_logged,
 )
-from valska.external_tools.core.images.definition import rebase
+from valska.external_tools.core.images.definition import Definition, rebase, replace_source
 from valska.external_tools.core.images.locking.document import read_lock
 from valska.external_tools.core.process import Run
 
@@ -111,9 +111,16 @@ def _text(draft: BuildDraft, work: Path, run: Run) -> str:
     if base.kind == "tar":
         base = replace(base, source=os.fspath(_unpack(Path(base.source), work / "base", run)))
     if base is draft.base and base.original is None:
-        return draft.definition.text
+        return _own_text(base, draft.definition)
     labels = dict(_BASE_LABEL.findall(draft.definition.text)) if not base.original else base.labels
     return rebase(draft.definition, base.bootstrap, base.source, labels)
+
+
+def _own_text(base: Base, definition: Definition) -> str:
+    """Return the text, in which a file beside the definition is named by its whole path."""
+    if base.is_local or base.kind.endswith("-archive"):
+        return replace_source(definition, base.source)
+    return definition.text
 
 
 def _stored(draft: BuildDraft, work: Path) -> Base | None:
@@ -136,7 +143,8 @@ def _stored(draft: BuildDraft, work: Path) -> Base | None:
 def _unpack(tar: Path, directory: Path, run: Run) -> Path:
     directory.mkdir()
     owners = "--same-owner" if os.geteuid() == 0 and not needs_fakeroot() else "--no-same-owner"
-    flags = ["--extract", "--numeric-owner", owners, "--exclude=./dev/*", "--exclude=dev/*"]
+    flags = ["--extract", "--numeric-owner", "--same-permissions", owners]
+    flags += ["--exclude=./dev/*", "--exclude=dev/*"]
     done = run(["tar", *flags, "-C", os.fspath(directory), "-f", os.fspath(tar)])
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines()
@@ -144,4 +152,5 @@ def _unpack(tar: Path, directory: Path, run: Run) -> Path:
             f"the base {tar} cannot be unpacked: {lines[-1] if lines else 'tar failed'}",
             "Check the file, and the free space of the temporary directory ($TMPDIR).",
         )
+    own_tree(directory, run)
     return directory

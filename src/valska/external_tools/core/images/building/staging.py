@@ -14,13 +14,14 @@ from valska.external_tools.core.images.definition import Definition
 
 _ON_HOST = re.compile(r"(?m)^\s*%(setup|pre)\b")
 _PATTERN = frozenset("*?[")
+_UP = ".."
 
 
 def stage_files(definition: Definition, arguments: Mapping[str, str], directory: Path) -> Path:
     """Copy what a definition copies in from beside it, and return where it is to be built.
 
-    Files that lie elsewhere (an absolute path, or one with ``..``) are copied from there. Where a
-    section runs on the host, in the definition's own directory, nothing is staged.
+    What is named by an absolute path is copied from there. Where a section runs on the host, in the
+    definition's own directory, nothing is staged.
 
     Parameters
     ----------
@@ -38,16 +39,25 @@ def stage_files(definition: Definition, arguments: Mapping[str, str], directory:
     """
     home = definition.path.absolute().parent
     sources = [Path(source) for source, _ in definition.pairs(arguments)]
-    if _ON_HOST.search(definition.text) or any(".." in source.parts for source in sources):
+    ups = [_ups(source) for source in sources]
+    winding = any(_UP in source.parts[up:] for source, up in zip(sources, ups, strict=True))
+    if _ON_HOST.search(definition.text) or winding:
         return home
+    here = directory.joinpath(*(["up"] * max(ups, default=0)))
     try:
-        directory.mkdir()
+        here.mkdir(parents=True)
         for source in sources:
             for origin in () if source.is_absolute() else _matches(home, source):
-                _copy(origin, directory / origin.relative_to(home))
+                target = os.path.normpath(here / os.path.relpath(origin, home))
+                _copy(origin, Path(target), directory.parent)
     except (OSError, shutil.Error) as error:
         raise ValskaError(f"a file for %files cannot be copied: {error}") from error
-    return directory
+    return here
+
+
+def _ups(source: Path) -> int:
+    """Return with how many ``..`` a path begins."""
+    return next((i for i, part in enumerate(source.parts) if part != _UP), len(source.parts))
 
 
 def _matches(home: Path, source: Path) -> Iterator[Path]:
@@ -57,17 +67,22 @@ def _matches(home: Path, source: Path) -> Iterator[Path]:
         yield home / source
 
 
-def _copy(origin: Path, target: Path) -> None:
-    """Copy a file or a tree, links as what they lead to at the top and as links below it."""
-    if target.exists():
-        return
+def _copy(origin: Path, target: Path, workspace: Path) -> None:
+    """Copy a file or a tree, links as what they lead to: so does Apptainer (``cp -fLr``).
+
+    The workspace is left out, which can lie below what is copied.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     if not origin.is_dir():
         _copy_file(os.fspath(origin), os.fspath(target))
         return
-    shutil.copytree(origin, target, symlinks=True, copy_function=_copy_file)
+
+    def own(folder: str, names: list[str]) -> list[str]:
+        return [name for name in names if Path(folder, name) == workspace]
+
+    shutil.copytree(origin, target, ignore=own, copy_function=_copy_file, dirs_exist_ok=True)
     for path in (target, *target.rglob("*")):
-        if path.is_dir() and not path.is_symlink():
+        if path.is_dir():
             path.chmod(0o755)
 
 
