@@ -83,6 +83,10 @@ simulate() {
     (cd "$2/outputs" && sha256sum -- *)
 }
 
+digest() {
+    openssl dgst -sha256 -r -- "$1" | cut -d' ' -f1
+}
+
 # same WHAT A B
 same() {
     printf '%s\n  first:  %s\n  second: %s\n' "$1" "$2" "$3"
@@ -94,7 +98,7 @@ same() {
 build_first
 first=$(<"$scratch/first/path")
 second=$(build_second)
-same "Images, by sha256" "$(openssl dgst -sha256 -r <"$first")" "$(openssl dgst -sha256 -r <"$second")"
+same "Images, by sha256" "$(digest "$first")" "$(digest "$second")"
 same "Outputs of the simulation $TEMPLATE, by sha256" \
     "$(simulate "$first" "$scratch/run 1")" "$(simulate "$second" "$scratch/run 2")"
 say "one image, one answer"
