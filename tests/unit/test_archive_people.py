@@ -122,6 +122,8 @@ HARMLESS = [
     "risk-" + "a" * 30,
     "passwordless: true",
     "api_key: <your key>",
+    '"base-passwd": "3.6.1"',
+    '"passwd": "1:4.13+dfsg1-1+deb12u2"',
 ]
 
 

@@ -50,7 +50,9 @@ _NAMED = re.compile(
 )
 _ANY = re.compile("|".join(f"(?P<s{i}>{shape})" for i, (_, shape) in enumerate(_SHAPES)).encode())
 _HARMLESS = re.compile(
-    rb"|[$<{*%(~|&>].*|null|none|nil|true|false|yes|no|x+|\.+|-+|[0-9]{1,3}|redacted|changeme",
+    rb"|[$<{*%(~|&>].*|null|none|nil|true|false|yes|no|x+|\.+|-+|[0-9]{1,3}|redacted|changeme"
+    # The version of a package, such as Debian's base-passwd.
+    rb"|(?:\d+:)?\d+(?:\.\d+)+[0-9a-z.+~-]*",
     re.IGNORECASE,
 )
 _CLUES = (
