@@ -11,6 +11,7 @@ import tarfile
 import tempfile
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -266,6 +267,15 @@ def test_the_time_of_the_files_is_given_locked_declared_or_the_callers(write, tm
     assert epoch(build_arguments={"source_date_epoch": "1600000000"}) == 1600000000
     with pytest.raises(UsageError, match="no time for the files"):
         epoch(build_arguments={"source_date_epoch": "yesterday"})
+    with pytest.raises(UsageError, match="is in the future"):
+        epoch(build_arguments={"source_date_epoch": "4000000000"})
+
+
+def test_an_image_built_with_an_option_does_not_stand_for_one_without(write, tmp_path):
+    request = BuildRequest(definition=write(), store=ImageStore(tmp_path / "store"))
+    with_option = replace(request, options=("--section=setup",))
+    recipes = {draft_build(one).recipe_sha256 for one in (request, with_option)}
+    assert len(recipes - {None}) == 2
 
 
 def test_findings_are_told_before_anything_is_built(write, tmp_path):

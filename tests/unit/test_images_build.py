@@ -234,6 +234,13 @@ LOGS = {
         "%post",
         "can't open '/nope'",
     ),
+    "words of a command in post": (
+        "INFO:    Running post scriptlet\nUnpacking newuidmap\nwhile fetching it: access denied\n"
+        "FATAL:   While performing build: while running engine: while running %post section: exit",
+        ValskaError,
+        "%post",
+        "access denied",
+    ),
     "nothing": ("", ValskaError, "failed", "it ends"),
 }
 

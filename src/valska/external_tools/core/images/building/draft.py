@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -153,6 +154,8 @@ class BuildDraft:
             "arguments": self.arguments,
             "epoch": self.epoch,
         }
+        if self.request.options:
+            recipe["options"] = list(self.request.options)
         return sha256_bytes(rfc8785.dumps(recipe))
 
     def command(
@@ -243,6 +246,11 @@ def _epoch(draft: BuildDraft) -> int:
         raise UsageError(
             f"{named!r} is no time for the files of an image",
             f"Give {EPOCH} in seconds since 1970: date +%s.",
+        )
+    if epoch > time.time():
+        raise UsageError(
+            f"{epoch} is in the future: files would have the times at which they are made",
+            f"Give another {EPOCH}, or set this machine's clock.",
         )
     return epoch
 

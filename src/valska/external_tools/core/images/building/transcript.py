@@ -25,8 +25,13 @@ _SPACE = (
     "Free some space: images go to the store ($VALSKA_IMAGES), a build unpacks in $TMPDIR "
     "and Apptainer keeps downloads in $APPTAINER_CACHEDIR."
 )
-_FAULTS: tuple[tuple[str, type[ValskaError], str, str], ...] = (
+_POST = "Running post scriptlet"
+_EARLY, _EVER = True, False
+"""Where a fault is looked for: in what stands before the commands of ``%post``, or in all."""
+
+_FAULTS: tuple[tuple[bool, str, type[ValskaError], str, str], ...] = (
     (
+        _EARLY,
         r"no mapping entry found|user namespaces? .*(disabled|not|exceeded)|no user namespace"
         r"|newuidmap|newgidmap|CLONE_NEWUSER|[Ff]ailed to create user namespace",
         PrerequisiteError,
@@ -34,12 +39,14 @@ _FAULTS: tuple[tuple[str, type[ValskaError], str, str], ...] = (
         ASK,
     ),
     (
+        _EVER,
         r"(?i:no space left on device|disk quota exceeded)",
         ValskaError,
         "the disk is full",
         _SPACE,
     ),
     (
+        _EVER,
         r"Requesting capability set",
         PrerequisiteError,
         "Apptainer cannot build images here",
@@ -47,24 +54,28 @@ _FAULTS: tuple[tuple[str, type[ValskaError], str, str], ...] = (
         "--image.",
     ),
     (
+        _EARLY,
         r"conveyor failed to get.*(x509|certificate)|while fetching.*(x509|certificate)",
         PrerequisiteError,
         "the registry's certificate is not trusted",
         _CERTIFICATES,
     ),
     (
+        _EARLY,
         r"conveyor failed to get.*(unauthorized|denied)|while fetching.*(unauthorized|denied)",
         PrerequisiteError,
         "the registry does not give {base} to you",
         "Log in (`apptainer registry login`), or name another base with --base PATH|URI.",
     ),
     (
+        _EARLY,
         r"conveyor failed to get.*(manifest unknown|MANIFEST_UNKNOWN|NAME_UNKNOWN|404)",
         PrerequisiteError,
         "the registry does not have {base}",
         "Check the digest, or name another base with --base PATH|URI.",
     ),
     (
+        _EARLY,
         r"conveyor failed to get|while fetching|while pulling",
         PrerequisiteError,
         "the base {base} cannot be fetched",
@@ -72,26 +83,29 @@ _FAULTS: tuple[tuple[str, type[ValskaError], str, str], ...] = (
         "(containers/bootstrap-base.sh makes one).",
     ),
     (
+        _EVER,
         r"CERTIFICATE_VERIFY_FAILED",
         PrerequisiteError,
         "the package index's certificate is not trusted",
         _CERTIFICATES,
     ),
     (
+        _EVER,
         r"DO NOT MATCH THE HASHES|Hashes are required",
         ValskaError,
         "a package is not the one that the lock names",
         "Do not use what the index gave; check PIP_INDEX_URL and the lock.",
     ),
     (
+        _EVER,
         r"NewConnectionError|NameResolutionError|Temporary failure in name resolution"
         r"|Network is unreachable|ReadTimeoutError",
         PrerequisiteError,
         "the package index does not answer",
         "Set PIP_INDEX_URL to an index that this machine reaches, or https_proxy.",
     ),
-    (r"execute %test script", ValskaError, "the image is built, but fails its own test", ""),
-    (r"while running %post section", ValskaError, "a command of %post failed", ""),
+    (_EVER, r"execute %test script", ValskaError, "the image is built, but fails its own test", ""),
+    (_EVER, r"while running %post section", ValskaError, "a command of %post failed", ""),
 )
 
 
@@ -114,8 +128,9 @@ def explain_failure(log: Path, base: str) -> ValskaError:
     """Return the error that a failed build's log speaks of."""
     text = _plain(log)
     end = f"The log is {log}; it ends: {_end(text)}"
-    for pattern, kind, message, hint in _FAULTS:
-        if re.search(pattern, text):
+    start = text.partition(_POST)[0]
+    for early, pattern, kind, message, hint in _FAULTS:
+        if re.search(pattern, start if early else text):
             told = f"{hint}\n{end}" if hint else end
             return kind(f"the image was not built: {message.format(base=base)}", told)
     return ValskaError("the image was not built: apptainer build failed", end)
