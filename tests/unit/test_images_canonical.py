@@ -173,6 +173,15 @@ def test_byte_code_by_digest_or_without_a_source_needs_no_source(tmp_path):
     assert source.stat().st_mtime == TIME
 
 
+@pytest.mark.parametrize("name", ["env", "../scif"])
+def test_metadata_of_what_a_link_leads_out_of_the_tree_to_are_left_to_apptainer(tmp_path, name):
+    (tmp_path / "root" / ".singularity.d").mkdir(parents=True)
+    (tmp_path / "host").mkdir()
+    (tmp_path / "host" / "90-environment.sh").write_text("secret")
+    (tmp_path / "root" / ".singularity.d" / name).symlink_to(tmp_path / "host")
+    assert inspect_metadata(tmp_path / "root", "") is None
+
+
 def test_metadata_are_what_apptainer_reads(tmp_path):
     tree(tmp_path, 1)
     settle(tmp_path)

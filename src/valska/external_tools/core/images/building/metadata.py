@@ -29,7 +29,9 @@ def inspect_metadata(root: Path, definition: str) -> bytes | None:
         The text to show as its definition.
     """
     own = root / METADATA
-    if own.is_symlink() or (root / _APPLICATIONS).exists():
+    if any(path.is_symlink() for path in (own, own / "env", root / "scif")):
+        return None
+    if (root / _APPLICATIONS).exists():
         return None
     attributes: dict[str, Any] = {"deffile": definition.rstrip("\n")}
     for key, name in _SCRIPTS.items():
