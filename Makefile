@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 STAMP := $(VENV)/.installed
+CRATE := .venv-crate
+CRATE_STAMP := $(CRATE)/.installed
 
 .PHONY: help install demo test test-unit lint type images images-check docs bench clean
 
@@ -21,10 +23,18 @@ $(STAMP): pyproject.toml tests/cluster/python.sh
 	@$(BIN)/python -m pip install -qq --editable '.[plot]' --group dev
 	@touch $@
 
+# Judges of archives that are not ours; apart, since they bring a hundred packages of their own.
+$(CRATE_STAMP): tests/cluster/python.sh
+	@tests/cluster/python.sh $(CRATE)
+	@echo "Installing validators of research objects into $(CRATE) …"
+	@$(CRATE)/bin/python -m pip install -qq 'roc-validator>=0.13' 'rocrate>=0.16'
+	@touch $@
+
 demo: install ## A real pyuvsim run: image, bundle, run in the container, verify
 	@PATH="$(CURDIR)/$(BIN):$$PATH" docs/demo.sh
 
-test: install ## All tests, against real Apptainer and real Slurm (set up here on Debian as root)
+test: export VALSKA_CRATE_PYTHON = $(CURDIR)/$(CRATE)/bin/python
+test: install $(CRATE_STAMP) ## All tests, against real Apptainer and real Slurm (set up here on Debian as root)
 	@tests/cluster/up.sh
 	@PATH="$(CURDIR)/$(BIN):$$PATH" containers/build-images.sh pyuvsim || [[ -z $$VALSKA_REQUIRE_SERVICES ]]
 	$(PYTEST) -n 6 --dist loadfile $(ARGS)
@@ -59,5 +69,5 @@ bench: install ## Measure what valska adds, as ratios to a floor of the same run
 	$(BIN)/python -m bench
 
 clean: ## Remove what was made here (not the image store)
-	rm -rf $(VENV) build dist demo src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(CRATE) build dist demo src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
