@@ -216,7 +216,6 @@ def test_files_are_copied_in_with_modes_that_no_umask_has_made(tmp_path):
     modes = {
         os.fspath(path.relative_to(staged)): stat.S_IMODE(path.lstat().st_mode)
         for path in staged.rglob("*")
-        if not path.is_symlink()
     }
     assert modes == {
         "a.lock": 0o644,
@@ -224,12 +223,5 @@ def test_files_are_copied_in_with_modes_that_no_umask_has_made(tmp_path):
         "data": 0o755,
         "data/deep": 0o755,
         "data/deep/b": 0o644,
+        "data/link": 0o644,
     }
-    assert (staged / "data" / "link").readlink() == Path("deep/b")
-
-
-def test_files_from_above_the_definition_are_taken_from_there(tmp_path):
-    home = tmp_path / "home"
-    write(home, "a.lock")
-    definition = definition_of(home, "../b", "a.lock")
-    assert stage_files(definition, {}, tmp_path / "staged") == home

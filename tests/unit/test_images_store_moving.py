@@ -300,6 +300,18 @@ def test_an_export_that_was_altered(store, full, tmp_path, change, kind, message
     assert not (tmp_path / "deep" / "evil").exists()
 
 
+def test_a_small_tar_file_that_would_fill_the_disk(tmp_path):
+    name = f"sha256/{'a' * 64}.sif"
+    (tmp_path / "sha256").mkdir()
+    with (tmp_path / name).open("wb") as file:
+        file.truncate(64 << 20)
+    argv = ["tar", "--sparse", "-C", tmp_path, "-cf", tmp_path / "bomb.tar", name]
+    subprocess.run(argv, check=True)
+    assert (tmp_path / "bomb.tar").stat().st_size < 1 << 20
+    with pytest.raises(UsageError, match="it holds sha256/aaa"):
+        import_images(tmp_path / "bomb.tar", ImageStore(tmp_path / "into"))
+
+
 def test_an_export_that_was_cut_off(store, full, tmp_path):
     target = export_images(store, [full], tmp_path / "out.tar")
     data = target.read_bytes()

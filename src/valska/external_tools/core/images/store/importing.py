@@ -172,7 +172,8 @@ def _unpack(path: Path, directory: Path) -> None:
             if member.isdir() and _FOLDER.fullmatch(member.name):
                 continue
             match = _MEMBER.fullmatch(member.name)
-            source = tar.extractfile(member) if match and member.isreg() else None
+            plain = match and member.isreg() and not member.issparse()
+            source = tar.extractfile(member) if plain else None
             if match is None or source is None:
                 raise UsageError(
                     f"{path} is not an export of images: it holds {member.name}",
