@@ -10,6 +10,7 @@ from archives import entry, finished, pack, plain_tar, repacked, write_tar
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from valska.external_tools.core.archive import entries
 from valska.external_tools.core.archive.container import trailer
 from valska.external_tools.core.archive.entries import Limits
 from valska.external_tools.core.archive.errors import ArchiveError, HostileError
@@ -81,6 +82,8 @@ HOSTILE = {
     "the same name for a directory": [entry("r1/README.md", type=tarfile.DIRTYPE)],
     "a long name": [entry("r1/data/" + "x" * 300)],
     "a deep name": [entry("r1/data/" + "/".join(["x" * 200] * 30))],
+    "a name of many parts": [entry("r1/data/" + "a/" * 1500 + "f")],
+    "a line separator": [entry("r1/data/a\u2028b")],
 }
 
 
@@ -148,6 +151,24 @@ def test_a_bomb_is_refused_by_its_ratio(place, tmp_path):
     path = bomb(tmp_path / "b.tar.zst", 3 << 29)
     assert path.stat().st_size < 1 << 18
     with pytest.raises(HostileError, match="times its size"):
+        unpack_archive(path, place)
+    assert everything(place) == []
+
+
+def test_directories_that_only_names_tell_are_counted(place, tmp_path):
+    """A few names can stand for any number of directories."""
+    deep = [entry(f"r1/data/{number}/" + "a/" * 90 + "f") for number in range(12)]
+    path = write_tar(tmp_path / "b.tar.zst", deep)
+    with pytest.raises(HostileError, match="more than 1000 entries"):
+        unpack_archive(path, place, limits=Limits(count=1000))
+    assert everything(place) == []
+
+
+def test_names_that_fill_the_memory_are_refused(place, tmp_path, monkeypatch):
+    monkeypatch.setattr(entries, "_MOST_CHARACTERS", 5000)
+    deep = [entry(f"r1/data/{number}/" + "a/" * 90 + "f") for number in range(3)]
+    path = write_tar(tmp_path / "b.tar.zst", deep)
+    with pytest.raises(HostileError, match="more than 5000 characters"):
         unpack_archive(path, place)
     assert everything(place) == []
 

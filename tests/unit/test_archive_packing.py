@@ -181,6 +181,22 @@ def test_a_pipe_and_odd_names_are_not_packed(bundle, tmp_path):
         pack(bundle, tmp_path / "a.tar.zst")
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("a\u2028b", "control characters"),
+        ("a\x85b", "control characters"),
+        ("d/" * 99 + "f", "deep"),
+    ],
+)
+def test_what_could_not_be_unpacked_is_not_packed(bundle, tmp_path, name, words):
+    (bundle.logs / name).parent.mkdir(parents=True, exist_ok=True)
+    (bundle.logs / name).write_text("x")
+    with pytest.raises(ArchiveError, match=words):
+        pack(bundle, tmp_path / "a.tar.zst")
+    assert not (tmp_path / "a.tar.zst").exists()
+
+
 def test_names_with_blanks_and_letters_beyond_ascii_are_packed(bundle, tmp_path):
     (bundle.outputs / 'a "name", ünlike: others').write_text("x")
     (bundle.outputs / ("long" * 60)).write_text("x")

@@ -10,10 +10,15 @@ from dataclasses import dataclass
 from valska.external_tools.core.archive.places import DATA
 from valska.external_tools.core.archive.tar import Header, Kind
 
-_UNUSABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]")
+UNUSABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]")
+"""Characters that no name in an archive has."""
+DEEPEST = 100
+"""Parts of a name."""
+
 _SPECIAL_BITS = 0o7000
 _LONGEST_PART = 255
 _LONGEST = 4000
+_MOST_CHARACTERS = 1 << 28
 _FREE_BYTES = 1 << 30
 
 
@@ -30,7 +35,7 @@ class Limits:
     size
         Bytes of all that is in it.
     count
-        Number of entries.
+        Number of entries, and of directories that only the names of others tell.
     ratio
         How many times its own size; of archives that hold more than 1 GiB.
     """
@@ -59,6 +64,7 @@ class Names:
         self._limits = limits
         self._bytes = 0
         self._count = 0
+        self._characters = 0
         self._kinds: dict[str, Kind] = {}
         self._implied: set[str] = set()
         self._folded: dict[str, str] = {}
@@ -100,14 +106,7 @@ class Names:
         HostileError
             If there are too many.
         """
-        from valska.external_tools.core.archive.errors import HostileError
-
-        self._count += 1
-        if self._count > self._limits.count:
-            raise HostileError(
-                f"the archive has more than {self._limits.count} entries",
-                "If you trust it, raise the limit: see `valska unpack --help`.",
-            )
+        self._count_one(header.name)
         name = _checked(header)
         top, _, path = name.partition("/")
         if self.top and top != self.top:
@@ -118,6 +117,23 @@ class Names:
         if path:
             self._place(path, header)
         return path
+
+    def _count_one(self, name: str) -> None:
+        """Count what takes a place on the disk, and its name one in memory."""
+        from valska.external_tools.core.archive.errors import HostileError
+
+        self._count += 1
+        self._characters += len(name)
+        if self._count > self._limits.count:
+            raise HostileError(
+                f"the archive has more than {self._limits.count} entries",
+                "If you trust it, raise the limit: see `valska unpack --help`.",
+            )
+        if self._characters > _MOST_CHARACTERS:
+            raise HostileError(
+                f"the names in the archive have more than {_MOST_CHARACTERS} characters",
+                "Do not trust it.",
+            )
 
     def _place(self, path: str, header: Header) -> None:
         if path in self._kinds:
@@ -139,6 +155,7 @@ class Names:
             if self._kinds.get(place, Kind.DIRECTORY) is not Kind.DIRECTORY:
                 raise EntryError(f"{place!r} is both a {self._kinds[place]} and a directory")
             if place not in self._kinds:
+                self._count_one(place)
                 self._refuse_alike(place)
                 self._implied.add(place)
             place = place.rpartition("/")[0]
@@ -161,7 +178,7 @@ def folded(name: str) -> str:
 def _checked(header: Header) -> str:
     name = header.name
     shown = repr(name[:200])
-    if _UNUSABLE.search(name):
+    if UNUSABLE.search(name):
         raise EntryError(f"{shown} has control characters, or is not UTF-8")
     if name.startswith("/"):
         raise EntryError(f"{shown} is an absolute path")
@@ -174,6 +191,8 @@ def _checked(header: Header) -> str:
         raise EntryError(f"{shown} is not a plain path")
     if len(name) > _LONGEST or len(max(parts, key=len).encode()) > _LONGEST_PART:
         raise EntryError(f"{shown}… is too long")
+    if len(parts) > DEEPEST:
+        raise EntryError(f"{shown}… lies more than {DEEPEST} directories deep")
     if header.kind not in (Kind.FILE, Kind.DIRECTORY, Kind.LINK):
         raise EntryError(f"{shown} is a {header.kind}")
     if header.mode & _SPECIAL_BITS:
@@ -182,7 +201,7 @@ def _checked(header: Header) -> str:
 
 
 def _check_link(path: str, link: str) -> None:
-    if not link or _UNUSABLE.search(link) or len(link) > _LONGEST:
+    if not link or UNUSABLE.search(link) or len(link) > _LONGEST:
         raise EntryError(f"{path!r} is a link whose target has control characters, or none")
     target = posixpath.normpath(posixpath.join(posixpath.dirname(path), link))
     if link.startswith("/") or not target.startswith(f"{DATA}/"):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from valska.external_tools.core.archive.entries import DEEPEST, UNUSABLE
 from valska.external_tools.core.archive.errors import ArchiveError
 from valska.external_tools.core.archive.tar import Kind
 
@@ -16,8 +16,6 @@ FILE_MODE = 0o644
 PROGRAM_MODE = 0o755
 DIRECTORY_MODE = 0o755
 LINK_MODE = 0o777
-
-_UNUSABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 @dataclass(slots=True)
@@ -114,13 +112,19 @@ def _below(root: str, place: str, prefix: str, wanted: Callable[[str], bool]) ->
         path = prefix + entry.name
         if not wanted(path):
             continue
-        if _UNUSABLE.search(entry.name):
+        if UNUSABLE.search(entry.name):
             raise ArchiveError(
                 f"{path!r} is not usable as a name in an archive: it has control characters, or "
                 "is not UTF-8",
                 "Rename it.",
             )
         name = f"{place}/{path}"
+        if name.count("/") + 2 > DEEPEST:
+            raise ArchiveError(
+                f"{entry.path} lies too deep for an archive, whose names have at most {DEEPEST} "
+                "parts",
+                "Move it up.",
+            )
         if entry.is_symlink():
             yield _link(root, name, path)
         elif entry.is_dir(follow_symlinks=False):
@@ -149,7 +153,7 @@ def _link(root: str, name: str, path: str) -> Member:
     target = os.fspath(Path(root, path).readlink())
     whole = os.path.normpath(os.path.join(os.path.dirname(path), target))  # noqa: PTH118, PTH120
     inside = not target.startswith("/") and not whole.startswith("..")
-    if not inside or _UNUSABLE.search(target) or not os.path.isfile(f"{root}/{path}"):  # noqa: PTH113
+    if not inside or UNUSABLE.search(target) or not os.path.isfile(f"{root}/{path}"):  # noqa: PTH113
         raise ArchiveError(
             f"{root}/{path} is a symbolic link to {target!r}, which is not a file below {root}",
             "Only a link to a file beside it can be packed; replace it by what it means.",
