@@ -159,6 +159,18 @@ def test_byte_code_that_is_out_of_date_is_not_packed(tmp_path):
     assert settle(tmp_path) == (os.fspath(code.relative_to(tmp_path)),)
 
 
+@pytest.mark.parametrize("code_is_linked", [True, False])
+def test_byte_code_of_a_source_with_two_names_is_packed_twice(tmp_path, code_is_linked):
+    source, code = compiled(tmp_path, "pkgs/module.py")
+    _, other = compiled(tmp_path, "lib/module.py")
+    other.with_name("x").hardlink_to(code if code_is_linked else other)
+    other.with_name("x").replace(other)
+    (tmp_path / "lib" / "module.py").unlink()
+    (tmp_path / "lib" / "module.py").hardlink_to(source)
+    assert settle(tmp_path) == ()
+    assert named_time(code) == named_time(other) == TIME
+
+
 def test_byte_code_by_digest_or_without_a_source_needs_no_source(tmp_path):
     mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
     source, code = compiled(tmp_path, "hashed.py", mode=mode)

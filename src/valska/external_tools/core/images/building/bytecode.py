@@ -55,7 +55,8 @@ def _wanted(path: str, named: int, size: int, time: int, times: Mapping[str, int
     except OSError:
         return min(named, time)
     now = int(status.st_mtime)
-    if times.get(source, now) & _MASK != named or status.st_size & _MASK != size:
+    current = {times.get(source, now) & _MASK, now & _MASK}
+    if named not in current or status.st_size & _MASK != size:
         return None
     return now & _MASK
 

@@ -60,6 +60,14 @@ class _Canonical:
     time: int
     removed: list[str] = field(default_factory=list)
     times: dict[str, int] = field(default_factory=dict)
+    linked: dict[int, int] = field(default_factory=dict)
+
+    def note_time(self, path: str, status: os.stat_result) -> None:
+        """Note when a source was changed, which another name of it may have settled already."""
+        before = int(status.st_mtime)
+        if status.st_nlink > 1:
+            before = self.linked.setdefault(status.st_ino, before)
+        self.times[path] = before
 
     def place(self, name: str) -> Path | None:
         """Return the place of a name; None where there is none, or a link stands in its way."""
@@ -211,9 +219,9 @@ def _settle(tree: _Canonical, entry: os.DirEntry[str]) -> bool:
         return True
     if kind == stat.S_IFREG and not _settle_code(tree, entry.path):
         return False
+    if entry.name.endswith(".py"):
+        tree.note_time(entry.path, status)
     if status.st_mtime_ns > tree.time * 10**9:
-        if entry.name.endswith(".py"):
-            tree.times[entry.path] = int(status.st_mtime)
         os.utime(entry.path, (tree.time, tree.time), follow_symlinks=False)
     return False
 
