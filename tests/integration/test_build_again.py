@@ -166,6 +166,18 @@ def test_two_users_two_places_two_umasks_and_one_image(user, write, scratch):
     assert user.run("apptainer", "inspect", second).stdout.count("title: again") == 1
 
 
+def test_a_definition_with_accents_is_the_same_where_the_locale_has_none(small, scratch):
+    definition = small(post='echo "Mañana é ü" >/name')
+    no_utf8 = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    made = []
+    for variables in ({"LC_ALL": "C.UTF-8"}, no_utf8):
+        store = scratch / f"store-{len(made)}"
+        done = valska("build", definition, "--images", store, scratch=scratch, **variables)
+        assert done.returncode == 0, done.stderr
+        made.append(Path(done.stdout.strip()).stem)
+    assert made[0] == made[1]
+
+
 def test_a_rebuild_is_identical_and_leaves_nothing(small, scratch):
     store = ImageStore(scratch / "store")
     order = request(small(), store, scratch)

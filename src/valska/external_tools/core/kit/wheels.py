@@ -201,7 +201,7 @@ def find_files(
         raise UsageError(
             f"no packages are known for {platform}", f"Known: {', '.join(sorted(_MACHINES))}."
         )
-    (scratch / "lock.txt").write_text(pins)
+    (scratch / "lock.txt").write_text(pins, encoding="utf-8")
     done = run(
         (*_uv(), "--python-version", python, "--python-platform", _uv_platform(platform)),
         cwd=scratch,

@@ -51,4 +51,4 @@ def inspect_metadata(root: Path, definition: str) -> bytes | None:
 def _read(path: Path) -> str:
     if path.is_symlink() or not path.is_file():
         return ""
-    return path.read_text(errors="replace").rstrip("\n")
+    return path.read_text("utf-8", "replace").rstrip("\n")

@@ -60,7 +60,7 @@ def build_sandbox(
         If the build or the definition's test fails; the message names the log.
     """
     root, definition = work / "root", work / draft.definition.path.name
-    definition.write_text(_text(draft, work, run))
+    definition.write_text(_text(draft, work, run), encoding="utf-8")
     done = run_logged(
         draft.command(root, definition, work / "tmp"),
         log,

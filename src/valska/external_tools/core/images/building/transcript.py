@@ -143,7 +143,7 @@ def _end(text: str) -> str:
 
 
 def _plain(log: Path) -> str:
-    return _COLOURS.sub("", log.read_text(errors="replace"))
+    return _COLOURS.sub("", log.read_text("utf-8", "replace"))
 
 
 @contextmanager
@@ -163,7 +163,7 @@ def _followed(log: Path, progress: Progress | None) -> Iterator[None]:
 
 def _follow(log: Path, progress: Progress, ended: threading.Event) -> None:
     rest = ""
-    with log.open(errors="replace") as file:
+    with log.open(encoding="utf-8", errors="replace") as file:
         while True:
             last = ended.wait(POLL_S)
             *lines, rest = (rest + file.read()).split("\n")

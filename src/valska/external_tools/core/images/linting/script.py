@@ -39,7 +39,7 @@ class Script:
         """Return the text of a file that came by ``%files``, or None."""
         path = self.source(name)
         try:
-            return path.read_text(errors="replace") if path else None
+            return path.read_text("utf-8", "replace") if path else None
         except OSError:
             return None
 
