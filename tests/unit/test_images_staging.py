@@ -5,7 +5,7 @@ import tarfile
 
 import pytest
 
-from valska.external_tools.core.errors import ValskaError
+from valska.external_tools.core.errors import PrerequisiteError, ValskaError
 from valska.external_tools.core.images.building.base import own_base
 from valska.external_tools.core.images.building.sandbox import _own_text, _unpack
 from valska.external_tools.core.images.building.staging import stage_files
@@ -88,7 +88,8 @@ def test_a_base_beside_a_definition_is_named_by_its_whole_path(tmp_path, bootstr
     (home / "x.def").write_text(
         f"Bootstrap: {bootstrap}\nFrom: {source}\nFingerprints: a\n\n%post\n"
     )
-    (tmp_path / "base").write_bytes(b"#!/usr/bin/env run-singularity\n".ljust(32) + b"SIF_MAGIC\0")
+    with tarfile.open(tmp_path / "base", "w") as tar:
+        tar.addfile(tarfile.TarInfo("etc"))
     definition = read_definition(home / "x.def")
     base = own_base(definition, {})
     assert base.sha256
@@ -96,6 +97,13 @@ def test_a_base_beside_a_definition_is_named_by_its_whole_path(tmp_path, bootstr
     assert _own_text(base, definition) == (
         f"Bootstrap: {bootstrap}\nFrom: {place}\nFingerprints: a\n\n%post\n"
     )
+
+
+def test_a_base_that_is_cut_off(tmp_path):
+    (tmp_path / "base").write_bytes(bytes(32) + b"SIF_MAGIC\0".ljust(96, b"\1"))
+    (tmp_path / "x.def").write_text("Bootstrap: localimage\nFrom: base\n\n%post\n")
+    with pytest.raises(PrerequisiteError, match=r"base is a (damaged )?SIF image"):
+        own_base(read_definition(tmp_path / "x.def"), {})
 
 
 def test_nothing_but_the_source_is_replaced(tmp_path):

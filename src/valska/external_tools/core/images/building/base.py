@@ -15,6 +15,7 @@ from typing import Any
 
 from valska.external_tools.core.errors import PrerequisiteError, UsageError
 from valska.external_tools.core.images.building.canonical import EMPTIED, FILES_EMPTIED
+from valska.external_tools.core.images.building.sif import read_sif
 from valska.external_tools.core.images.definition import Definition
 from valska.external_tools.core.suggest import did_you_mean
 from valska.external_tools.core.utils import sha256_file
@@ -166,8 +167,10 @@ def _local_kind(path: Path) -> str:
     offset, magic = _SIF_MAGIC
     try:
         with path.open("rb") as file:
-            if file.read(offset + len(magic)).endswith(magic):
-                return "sif"
+            is_sif = file.read(offset + len(magic)).endswith(magic)
+        if is_sif:
+            read_sif(path)
+            return "sif"
         if tarfile.is_tarfile(path):
             return "tar"
     except OSError as error:
