@@ -10,10 +10,9 @@ from simpleindex import add_wheel
 
 from valska.external_tools.core.errors import PrerequisiteError
 from valska.external_tools.core.images.linting import lint
-from valska.external_tools.core.images.linting.python_packages import unhashed
 from valska.external_tools.core.images.locking.document import read_lock
 from valska.external_tools.core.images.locking.lock import LockRequest, draft_lock, write_lock
-from valska.external_tools.core.images.locking.requirements import pinned_versions
+from valska.external_tools.core.images.locking.pins import pinned_versions, unhashed
 from valska.external_tools.core.images.registry.options import Http
 
 QUICK = Http(attempts=1, timeout=(5, 20), environ={"HOME": "/nonexistent"})

@@ -15,7 +15,6 @@ from valska.external_tools.core.images.definition import (
     shipped_definitions,
 )
 from valska.external_tools.core.images.linting import lint
-from valska.external_tools.core.images.linting.python_packages import unhashed
 from valska.external_tools.core.images.locking.document import (
     Lock,
     LockError,
@@ -28,7 +27,11 @@ from valska.external_tools.core.images.locking.lock import (
     lock_path,
     write_lock,
 )
-from valska.external_tools.core.images.locking.requirements import pinned_versions
+from valska.external_tools.core.images.locking.pins import (
+    check_pins,
+    pinned_versions,
+    unhashed,
+)
 from valska.external_tools.core.images.locking.rewriting import rewrite
 from valska.external_tools.core.images.registry.options import Http
 from valska.external_tools.core.utils import sha256_file
@@ -300,6 +303,40 @@ def test_requirements_that_are_none(written, lock):
     written.with_suffix(".in").write_text("leaf==\n")
     with pytest.raises(UsageError, match=r"tool\.in"):
         lock()
+
+
+@pytest.mark.parametrize("login", ["bob:s3cret", "t0ken", "t0ken:"])
+def test_no_password_is_written_or_told(login):
+    with pytest.raises(UsageError, match=r"a login would be written.*\*\*\*\*@") as caught:
+        check_pins(
+            f"leaf @ https://{login}@host/leaf.whl \\\n    --hash=sha256:{'0' * 64}\n", "x.in"
+        )
+    assert login.rstrip(":") not in caught.value.message + str(caught.value.hint)
+
+
+def test_an_address_with_variables_is_written_as_it_is():
+    check_pins(f"a @ https://${{U}}:${{P}}@h/a.whl \\\n    --hash=sha256:{'0' * 64}\n", "x.in")
+
+
+def test_settings_of_uv_do_not_put_an_index_into_the_lock(written, lock, index):
+    (written.parent / "uv.toml").write_text(
+        f'[[index]]\nurl = "{index.as_uri()}"\ndefault = true\n'
+        "[pip]\nemit-index-url = true\nemit-find-links = true\n"
+    )
+    assert "index-url" not in lock().lock.pins
+
+
+@pytest.mark.parametrize("line", ["./local", "-e ./local"])
+def test_what_cannot_have_a_hash_is_not_locked(written, lock, line):
+    local = written.parent / "local"
+    local.mkdir()
+    (local / "pyproject.toml").write_text(
+        '[project]\nname = "local"\nversion = "1"\ndependencies = []\n'
+    )
+    written.with_suffix(".in").write_text(f"tiny-tool\n{line}\n")
+    with pytest.raises(UsageError, match=r"cannot have a hash: .*\./local"):
+        lock()
+    assert not written.with_suffix(".lock").exists()
 
 
 def test_no_index_is_told_as_such(lock, written):

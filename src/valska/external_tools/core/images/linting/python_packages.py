@@ -11,6 +11,7 @@ from valska.external_tools.core.images.linting.script import Script
 from valska.external_tools.core.images.linting.shell import Command
 from valska.external_tools.core.images.linting.sources import COMMIT
 from valska.external_tools.core.images.linting.words import option_names, options
+from valska.external_tools.core.images.locking.pins import unhashed
 
 LOCK_HINT = "Pin it by hash: name it in a file X.in, and let `valska lock` make the lock of it."
 
@@ -31,7 +32,6 @@ _PYTHON = re.compile(r"(?:python|pypy)(?:3(?:\.\d+)?)?")
 _CONDAS = frozenset(("conda", "mamba", "micromamba"))
 _PIP_VERBS = frozenset(("install", "sync", "download", "wheel"))
 _CONDA_VERBS = frozenset(("install", "create", "update", "upgrade"))
-_HASH = re.compile(r"--hash=sha(?:256:[0-9a-f]{64}|384:[0-9a-f]{96}|512:[0-9a-f]{128})\b")
 _URL_HASH = re.compile(r"#(?:.*&)?(?:sha(?:224|256|384|512)=)[0-9a-f]{56,}")
 _LOCAL = re.compile(r"[./~$]|.*/|.*\.(?:whl|tar\.gz|zip)$")
 
@@ -111,14 +111,6 @@ def _check_list(script: Script, install: _Install, listed: str) -> Iterator[Find
         more = f", nor have {len(bare) - 1} others" if len(bare) > 1 else ""
         message = f"{bare[0]!r} in {source.name if source else listed} has no hash{more}"
         yield _error(install.command, "pip-hashes", message, "`valska lock` writes the hashes.")
-
-
-def unhashed(text: str) -> list[str]:
-    """Return the requirements in a text for pip that have no hash."""
-    joined = re.sub(r"\\\r?\n", " ", text)
-    lines = (re.sub(r"(?:^|\s)#.*", "", line).strip() for line in joined.splitlines())
-    bare = [line for line in lines if line and not _HASH.search(line)]
-    return [line for line in bare if not line.startswith("-") or line.startswith(("-r", "-e"))]
 
 
 def _check_name(install: _Install, name: str) -> Iterator[Finding]:

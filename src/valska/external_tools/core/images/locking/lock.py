@@ -16,14 +16,16 @@ from valska.external_tools.core.errors import UsageError, ValskaError
 from valska.external_tools.core.images.definition import Definition, read_definition
 from valska.external_tools.core.images.locking.base import BasePin, base_python, pin_base
 from valska.external_tools.core.images.locking.document import SUFFIX, Lock, read_lock
+from valska.external_tools.core.images.locking.pins import (
+    normal_name,
+    pinned_versions,
+    without_hashes,
+)
 from valska.external_tools.core.images.locking.requirements import (
     Resolution,
     check_platform,
-    normal_name,
-    pinned_versions,
     resolve_requirements,
     resolver,
-    without_hashes,
 )
 from valska.external_tools.core.images.locking.rewriting import rewrite
 from valska.external_tools.core.images.registry.client import this_platform

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from valska.external_tools.core.errors import PrerequisiteError, UsageError
 from valska.external_tools.core.images.building.environment import find_ca_bundle
+from valska.external_tools.core.images.locking.pins import check_pins
 from valska.external_tools.core.process import Completed, Run, run
 
 TIMEOUT_S = 900.0
@@ -24,10 +25,10 @@ _PLATFORMS = {
 }
 _NETWORK = re.compile(
     r"error sending request|client error \(Connect\)|dns error|timed out"
-    r"|connection (?:refused|reset)|Failed to (?:fetch|download)|Network connectivity is disabled",
+    r"|connection (?:refused|reset)|Failed to (?:fetch|download)|Network connectivity is disabled"
+    r"|network was disabled",
     re.IGNORECASE,
 )
-_PIN = re.compile(r"^([A-Za-z0-9][\w.-]*)(?:\[[^\]]*\])?(?:==([^\s;\\]+)| @ (\S+))", re.MULTILINE)
 _SHOWN_LINES = 6
 
 
@@ -70,7 +71,7 @@ def resolve_requirements(wanted: Resolution, *, run: Run = run) -> str:
     ------
     UsageError
         If they cannot be met, or the file or the platform is not one that uv understands; the
-        message is uv's own.
+        message is uv's own. Also if the pins cannot be written down, see `check_pins`.
     PrerequisiteError
         If the package index cannot be reached, or uv is missing.
     """
@@ -85,27 +86,14 @@ def resolve_requirements(wanted: Resolution, *, run: Run = run) -> str:
         )
         if done.returncode != 0:
             raise _explain(wanted, done)
-        return output.read_text(encoding="utf-8")
+        pins = output.read_text(encoding="utf-8")
+    check_pins(pins, wanted.requirements.name)
+    return pins
 
 
 def resolver() -> str:
     """Return the program that resolves, with its version."""
     return f"uv {version('uv')}"
-
-
-def pinned_versions(pins: str) -> dict[str, str]:
-    """Return the packages that pins name, each with its version or its address."""
-    return {normal_name(name): number or place for name, number, place in _PIN.findall(pins)}
-
-
-def normal_name(name: str) -> str:
-    """Return the name of a package as indexes compare it."""
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def without_hashes(pins: str) -> str:
-    """Return pins as wishes for versions alone; uv would keep the hashes that it finds."""
-    return re.sub(r"\s*\\\n\s*--hash=\S+", "", pins)
 
 
 def check_platform(platform: str) -> None:
@@ -133,6 +121,7 @@ def _command(wanted: Resolution, output: Path) -> list[str]:
         _program(),
         *("pip", "compile", wanted.requirements.name, "--output-file", os.fspath(output)),
         *("--generate-hashes", "--no-header", "--quiet", "--no-progress", "--color", "never"),
+        *("--no-emit-index-url", "--no-emit-find-links"),  # a user's uv.toml may ask for them
         *("--python-version", wanted.python, "--python-platform", str(_triple(wanted.platform))),
         *("--python", sys.executable, "--no-python-downloads"),
         *(["--upgrade"] if wanted.upgrade else []),
