@@ -108,6 +108,18 @@ def test_a_new_output_that_was_altered_after_its_job_is_not_believed(ran):
     assert verdict_of(one, other).verdict is Verdict.INCOMPLETE
 
 
+@pytest.mark.parametrize("left", [None, "", "2.0\n", "1.0 and more\n"])
+def test_a_new_output_that_is_not_there_as_recorded_is_never_identical(ran, left):
+    one, other = ran("a"), ran("b")
+    out = other.outputs / "out.txt"
+    out.unlink()
+    if left is not None:
+        out.write_text(left)
+    found = verdict_of(one, other)
+    assert found.verdict is Verdict.INCOMPLETE
+    assert "not there as recorded" in found.outputs[0].notes[0]
+
+
 def test_neither_run_is_changed(ran):
     one, other = ran("a"), ran("b", "echo 2 > out.txt")
     before = snapshot(one), snapshot(other)

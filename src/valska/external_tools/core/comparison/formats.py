@@ -74,9 +74,11 @@ def compare_file(
 def compare_bytes(reference: OutputFile, new: OutputFile) -> OutputComparison | None:
     """Return the comparison of two files if their bytes decide it.
 
-    They do if they are the same, or if one of the two is no longer there.
+    They do if they are the same, or if one of the two is no longer there. What the new run wrote
+    has to be there: a digest alone is believed of the reference only.
     """
-    if reference.sha256 is not None and reference.sha256 == new.sha256:
+    same = reference.sha256 is not None and reference.sha256 == new.sha256
+    if same and new.file is not None:
         return OutputComparison(
             path=reference.path,
             verdict=Verdict.IDENTICAL,
@@ -87,11 +89,16 @@ def compare_bytes(reference: OutputFile, new: OutputFile) -> OutputComparison | 
     gone = "reference" if reference.file is None else "new run" if new.file is None else None
     if gone is None:
         return None
+    told = (
+        "its job recorded the same bytes, and the file of the new run is not there as recorded"
+        if same
+        else f"the bytes differ, and the file of the {gone} is not there to see how"
+    )
     return OutputComparison(
         path=reference.path,
         verdict=Verdict.INCOMPLETE,
         method=BYTES,
-        notes=(f"the bytes differ, and the file of the {gone} is not there to see how",),
+        notes=(told,),
         reference=reference,
         new=new,
     )
