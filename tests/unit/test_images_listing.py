@@ -140,12 +140,12 @@ def test_the_file_has_no_time_and_no_name_in_it(root):
     [
         b"",
         b"not compressed",
-        gzip.compress(b"something else\n"),
-        gzip.compress(b"valska-files 1\nf\t0644"),
-        gzip.compress(b"valska-files 1\nx\t0644\t0\t-\ta\n"),
-        gzip.compress(b"valska-files 1\nd\tmode\t0\t-\ta\n"),
-        gzip.compress(b"valska-files 1\n" * 9)[:-3],
-        gzip.compress("valska-files 1\nd\t0755\t0\t-\tü\n".encode()),
+        gzip.compress(b"something else\n", mtime=0),
+        gzip.compress(b"valska-files 1\nf\t0644", mtime=0),
+        gzip.compress(b"valska-files 1\nx\t0644\t0\t-\ta\n", mtime=0),
+        gzip.compress(b"valska-files 1\nd\tmode\t0\t-\ta\n", mtime=0),
+        gzip.compress(b"valska-files 1\n" * 9, mtime=0)[:-3],
+        gzip.compress("valska-files 1\nd\t0755\t0\t-\tü\n".encode(), mtime=0),
     ],
 )
 def test_what_is_no_listing_is_refused(data):
