@@ -368,3 +368,20 @@ def test_without_the_packages_it_is_not_said_that_files_differ(tmp_path, monkeyp
     found = compared(tmp_path, "x.npz", npz(a=np.ones(3)), npz_compressed(a=np.ones(3)))
     assert found.verdict is INCOMPLETE
     assert "not installed: h5py (pip install 'valska[plot]')" in found.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "one", "other"),
+    [
+        ("a.json", '{"a": %s}' % ("9" * 400), '{"a": 1.5}'),
+        ("a.json", "[1e999]", "[2e999]"),
+        ("a.txt", "9" * 400, "1.5"),
+        ("a.txt", "9" * 5000, "8" * 5000),
+        ("a.txt", "1_0", "10"),
+        ("a.csv", "a" * 200_000, "b"),
+    ],
+)
+def test_numbers_and_cells_that_are_too_large_are_different_not_a_fault(tmp_path, name, one, other):
+    paths = written(tmp_path, name, one, other)
+    found = compare_file(*map(output, paths), LOOSE)
+    assert found.verdict is DIFFERENT

@@ -97,7 +97,7 @@ class Tally:
 
     def _number(self, reference: complex, new: complex, index: Index) -> None:
         self.differing += 1
-        size, difference = abs(reference), abs(new - reference)
+        size, difference = _sizes(reference, new)
         if math.isnan(difference):
             difference = math.inf
         whole = isinstance(reference, int) and isinstance(new, int)
@@ -125,6 +125,14 @@ def first_difference(reference: Sequence[Any], new: Sequence[Any]) -> int:
     pairs = zip(reference, new, strict=False)
     shorter = min(len(reference), len(new))
     return next((n for n, (a, b) in enumerate(pairs) if a != b), shorter)
+
+
+def _sizes(reference: complex, new: complex) -> tuple[float, float]:
+    """Return how large the reference and the difference are; infinite beyond what a float holds."""
+    try:
+        return float(abs(reference)), float(abs(new - reference))
+    except OverflowError:
+        return math.inf, math.inf
 
 
 def _same(reference: Any, new: Any) -> bool:

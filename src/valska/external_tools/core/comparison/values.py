@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,9 +67,9 @@ def compare_csv(reference: Path, new: Path, tolerances: Tolerances) -> Part:
     Raises
     ------
     UnreadableError
-        If one is not text.
+        If one is not text, or no table.
     """
-    mine, theirs = (list(csv.reader(_text(path).splitlines())) for path in (reference, new))
+    mine, theirs = (_table(path) for path in (reference, new))
     return _compare_rows(mine, theirs, tolerances, "cells")
 
 
@@ -168,18 +169,35 @@ def _compare_rows(
     return tally.part(name)
 
 
+def _table(path: Path) -> list[list[str]]:
+    try:
+        return list(csv.reader(_text(path).splitlines()))
+    except csv.Error as error:
+        raise UnreadableError(f"{path.name} is not a table: {error}") from error
+
+
 def _value(word: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(word)
-        except ValueError:
-            continue
-    return word
+    if "_" in word:
+        return word
+    try:
+        return int(word)
+    except ValueError:
+        pass
+    try:
+        return _float(word)
+    except ValueError:
+        return word
+
+
+def _float(word: str) -> float | str:
+    """Return a number; its digits where they are too many, so that no two of these are one."""
+    number = float(word)
+    return word if math.isinf(number) and any(c.isdigit() for c in word) else number
 
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(_text(path))
+        return json.loads(_text(path), parse_float=_float)
     except (ValueError, RecursionError) as error:
         raise UnreadableError(f"{path.name} is not JSON: {error}") from error
 
