@@ -20,7 +20,7 @@ from valska.external_tools.core.runner import RunnerKind
 from valska.external_tools.core.site import write_site_env
 from valska.external_tools.core.staging import StagingMode, stage_input
 from valska.external_tools.core.tool import Input, Stage
-from valska.external_tools.core.utils import sha256_file
+from valska.external_tools.core.utils import sha256_file, umask
 
 if TYPE_CHECKING:
     from valska.external_tools.core.bundling import BundleRequest
@@ -159,7 +159,7 @@ def write_scripts(
         )
         script = bundle.script(stage.name)
         roles[write_file(bundle, script, text.encode())] = "script"
-        script.chmod(0o777 & ~_umask())
+        script.chmod(0o777 & ~umask())
     return roles
 
 
@@ -257,12 +257,6 @@ def _image_json(request: BundleRequest) -> dict[str, Any] | None:
         return None
     embedded = _embedded_path(request) if request.embed_image else None
     return {"sha256": image.sha256, "size": image.size, "embedded": embedded, **image.facts}
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
 
 
 def source_commit(run: Run = run) -> dict[str, Any] | None:

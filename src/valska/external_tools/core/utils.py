@@ -94,6 +94,13 @@ def fsync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def umask() -> int:
+    """Return the bits that this process leaves out of the modes of new files."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
 def load_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from valska.external_tools.core.errors import ValskaError, VerificationError
 from valska.external_tools.core.images.store import ImageStore
-from valska.external_tools.core.utils import fsync_directory, sha256_file, write_atomic
+from valska.external_tools.core.utils import fsync_directory, sha256_file, umask, write_atomic
 
 SHORT = 12
 """Digits of a digest that are enough for people."""
@@ -143,7 +143,7 @@ def put(made: Path, place: Path) -> None:
         place.parent.mkdir(parents=True, exist_ok=True)
         with made.open("rb") as file:
             os.fsync(file.fileno())
-        made.chmod(0o666 & ~_umask())
+        made.chmod(0o666 & ~umask())
         made.replace(place)
         fsync_directory(place.parent)
     except OSError as error:
@@ -163,9 +163,3 @@ def require_digest(path: Path, sha256: str) -> None:
             f"{path} has been altered: its sha256 is not {sha256[:12]}…",
             "Remove it, and fetch or load it again.",
         )
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask

@@ -9,6 +9,7 @@ from pathlib import Path
 from valska.external_tools.core.errors import ValskaError
 from valska.external_tools.core.images.record import ImageRecord
 from valska.external_tools.core.images.store.layout import Layout
+from valska.external_tools.core.utils import umask
 
 
 def place_image(sif: Path, target: Path) -> None:
@@ -20,7 +21,7 @@ def place_image(sif: Path, target: Path) -> None:
         If the store cannot be written.
     """
     try:
-        sif.chmod(0o777 & ~_umask())
+        sif.chmod(0o777 & ~umask())
         _flush(sif)
         target.parent.mkdir(parents=True, exist_ok=True)
         sif.replace(target)
@@ -97,9 +98,3 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
