@@ -1,14 +1,17 @@
 """A squashfs read in place agrees with the directory that mksquashfs packed."""
 
+import lzma
 import os
 import random
 import shutil
 import subprocess
+import zlib
 from pathlib import Path
 
 import pytest
 
 from valska.external_tools.core.errors import PrerequisiteError
+from valska.external_tools.core.images import squashfs
 from valska.external_tools.core.images.listing import list_tree
 from valska.external_tools.core.images.squashfs import SquashfsTree
 from valska.external_tools.core.utils import sha256_bytes
@@ -179,3 +182,41 @@ def test_digests_are_of_the_content(pack, source):
         found = list_tree(tree).by_path()
     assert found[b"zeros"].detail == sha256_bytes(bytes(BLOCK * 2 + 1))
     assert found[b"again"].detail == found[b"large"].detail
+
+
+def test_a_directory_that_is_said_to_be_a_file_hides_nothing(pack, tmp_path):
+    path = pack("-noI")
+    data = path.read_bytes()
+    place = data.index(b"\x01\x00\x02\x00usr")
+    path.write_bytes(data[:place] + b"\x02" + data[place + 1 :])
+    with pytest.raises(PrerequisiteError, match="is not said to be one"):
+        SquashfsTree(path).nodes()
+
+
+@pytest.mark.parametrize("name", [b"a/b", b".."])
+def test_a_name_that_leads_elsewhere_is_refused(pack, tmp_path, name):
+    root = tmp_path / "odd"
+    root.mkdir()
+    (root / ("x" * len(name))).write_text("")
+    path = pack("-noI", root=root)
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"x" * len(name), name))
+    with pytest.raises(PrerequisiteError, match="is no name of a file"):
+        SquashfsTree(path).nodes()
+
+
+@pytest.mark.parametrize(("number", "pack_bytes"), [(1, zlib.compress), (4, lzma.compress)])
+def test_a_block_that_would_fill_the_memory_is_not_unpacked(number, pack_bytes):
+    unpack = squashfs._DECOMPRESSORS[number]
+    assert unpack(pack_bytes(bytes(8192)), 8192) == bytes(8192)
+    with pytest.raises(ValueError, match="longer than it may be"):
+        unpack(pack_bytes(bytes(1 << 26)), 8192)
+
+
+def test_a_size_of_blocks_that_none_has_is_refused(pack):
+    path = pack()
+    data = path.read_bytes()
+    for size in (0, 1000, 1 << 31):
+        path.write_bytes(data[:12] + size.to_bytes(4, "little") + data[16:])
+        with pytest.raises(PrerequisiteError, match=f"blocks of {size} bytes"):
+            SquashfsTree(path)

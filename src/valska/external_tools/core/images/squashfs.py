@@ -15,7 +15,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from struct import Struct
 from struct import error as StructError  # noqa: N812 - it is a class
-from typing import NamedTuple, NoReturn, Self
+from typing import Any, NamedTuple, NoReturn, Self
 from weakref import finalize
 
 from valska.external_tools.core.errors import PrerequisiteError
@@ -43,7 +43,10 @@ _NO_FRAGMENT = 0xFFFFFFFF
 _STORED = 1 << 24
 _STORED_METADATA = 1 << 15
 _FRAGMENTS_IN_BLOCK = 512
-_USUAL_BLOCK, _LARGEST_BLOCK = 1 << 17, 1 << 20
+_METADATA_BLOCK = 1 << 13
+_BLOCK_SIZES = frozenset(1 << power for power in range(12, 21))
+_LONGEST_LINK = 1 << 16
+_XZ_MEMORY = 64 << 20
 _EXTENDED = 7
 """What an inode's type is higher by if it has the longer form."""
 
@@ -140,6 +143,8 @@ class SquashfsTree:
         self._fragments, used = fields[17], fields[12]
         if fields[9:11] != (4, 0):
             self._refuse(f"its squashfs is of version {fields[9]}.{fields[10]}")
+        if self._block_size not in _BLOCK_SIZES:
+            self._refuse(f"its squashfs has blocks of {self._block_size} bytes")
         if self._compression not in _DECOMPRESSORS:
             self._refuse("its squashfs is compressed with neither gzip nor xz nor zstd")
         if os.fstat(self._file).st_size < self._offset + used:
@@ -157,6 +162,8 @@ class SquashfsTree:
             yield Node(path or b".", kind, mode), None
             for name, child, is_directory in self._names(start, offset, size):
                 below = path + b"/" + name if path else name
+                if name in (b"", b".", b"..") or b"/" in name:
+                    self._refuse(f"{name!r} is no name of a file")
                 if is_directory:
                     pending.append((below, child))
                 else:
@@ -188,12 +195,16 @@ class SquashfsTree:
 
     def _node(self, path: bytes, place: int) -> tuple[Node, _Content | None]:
         type_, mode, position = self._inode(place)
-        kind = _KINDS[(type_ - 1) % _EXTENDED + 1]
+        kind = _KINDS[type_ if type_ <= _EXTENDED else type_ - _EXTENDED]
+        if kind == DIRECTORY:
+            self._refuse("an entry is a directory and is not said to be one")
         if kind == FILE:
             content = self._content(type_, position)
             return Node(path, kind, mode, content.size), content
         if kind == LINK:
             _, length = self._fields(_LINK, position)
+            if length > _LONGEST_LINK:
+                self._refuse("a link leads too far")
             data = self._metadata(position, _LINK.size + length)
             return Node(path, kind, mode, 0, data[_LINK.size :]), None
         if kind in (BLOCK, CHARACTER):
@@ -247,7 +258,7 @@ class SquashfsTree:
         if size > self._block_size:
             self._refuse("a block is larger than it may be")
         data = self._raw(place, size)
-        return data if word & _STORED else self._decompress(data)
+        return data if word & _STORED else self._decompress(data, self._block_size)
 
     def _inode(self, place: int) -> tuple[int, int, tuple[int, int]]:
         """Return an inode's type and mode, and where what is peculiar to its type begins."""
@@ -262,18 +273,24 @@ class SquashfsTree:
         """Return bytes of the metadata, which may go on in the blocks that follow."""
         block, offset = position
         data, following = self._block(block)
-        while len(data) < offset + size:
+        if len(data) >= offset + size:
+            return data[offset : offset + size]
+        parts, length = [data], len(data)
+        while length < offset + size:
             more, following = self._block(following)
             if not more:
                 self._refuse("it ends too early")
-            data += more
-        return data[offset : offset + size]
+            parts.append(more)
+            length += len(more)
+        return b"".join(parts)[offset : offset + size]
 
     def _read_metadata(self, place: int) -> tuple[bytes, int]:
         word = int.from_bytes(self._raw(place, 2), "little")
         size = word & ~_STORED_METADATA
         data = self._raw(place + 2, size)
-        return data if word & _STORED_METADATA else self._decompress(data), place + 2 + size
+        if not word & _STORED_METADATA:
+            data = self._decompress(data, _METADATA_BLOCK)
+        return data, place + 2 + size
 
     def _raw(self, place: int, size: int) -> bytes:
         try:
@@ -284,10 +301,10 @@ class SquashfsTree:
             self._refuse("it ends too early")
         return data
 
-    def _decompress(self, data: bytes) -> bytes:
+    def _decompress(self, data: bytes, most: int) -> bytes:
         try:
-            return _DECOMPRESSORS[self._compression](data)
-        except (zlib.error, lzma.LZMAError, ValueError) as error:
+            return _DECOMPRESSORS[self._compression](data, most)
+        except (zlib.error, lzma.LZMAError, EOFError, ValueError) as error:
             self._refuse(f"a block does not unpack ({error})")
 
     def _refuse(self, why: str) -> NoReturn:
@@ -302,21 +319,33 @@ def _device_numbers(device: int) -> bytes:
     return f"{major},{minor}".encode()
 
 
-def _inflate(data: bytes) -> bytes:
-    return zlib.decompress(data, bufsize=_USUAL_BLOCK)
+def _inflate(data: bytes, most: int) -> bytes:
+    return _whole(zlib.decompressobj(), data, most)
 
 
-def _unpack_zstd(data: bytes) -> bytes:
+def _unpack_xz(data: bytes, most: int) -> bytes:
+    return _whole(lzma.LZMADecompressor(memlimit=_XZ_MEMORY), data, most)
+
+
+def _whole(unpacker: Any, data: bytes, most: int) -> bytes:
+    """Unpack a block to its end; one that holds more than it may never gets into memory."""
+    found: bytes = unpacker.decompress(data, most + 1)
+    if len(found) > most or not unpacker.eof:
+        raise ValueError("it is longer than it may be, or cut off")
+    return found
+
+
+def _unpack_zstd(data: bytes, most: int) -> bytes:
     from zstandard import ZstdDecompressor, ZstdError
 
     try:
-        return ZstdDecompressor().decompress(data, max_output_size=_LARGEST_BLOCK)
+        return ZstdDecompressor().decompress(data, max_output_size=most)
     except ZstdError as error:
         raise ValueError(error) from error
 
 
-_DECOMPRESSORS: dict[int, Callable[[bytes], bytes]] = {
+_DECOMPRESSORS: dict[int, Callable[[bytes, int], bytes]] = {
     1: _inflate,
-    4: lzma.decompress,
+    4: _unpack_xz,
     6: _unpack_zstd,
 }
