@@ -64,7 +64,7 @@ def test_list(user, store, record, tmp_path):
     assert found["path"] == os.fspath(store.sif(record.sha256))
     assert found["bundles"] == 1
     assert user.ok("image", "list", "other").stdout == ""
-    assert "no such image" in user.ok("image", "list", "other").stderr
+    assert "no image of other" in user.ok("image", "list", "other").stderr
 
 
 def test_show(user, store, record, tmp_path):

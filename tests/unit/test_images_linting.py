@@ -99,6 +99,8 @@ def test_bytes_that_are_no_text_have_their_line(tmp_path):
         ("From:", "Frm:", 2, "header", "'from'"),
         (f"From: registry.example/library/python@sha256:{DIGEST}\n", "", 1, "no-from", "From:"),
         ("Bootstrap: docker\n", "", 1, "no-bootstrap", "no Bootstrap"),
+        ("Bootstrap: docker\n", "Bootstrap: dokcer\n", 1, "agent", "'docker'"),
+        ("Bootstrap: docker\n", "Bootstrap: elsewhere\n", 1, "agent", "localimage"),
         ("Bootstrap: docker\n", "Bootstrap: docker\nBootstrap: docker\n", 2, "header-twice", "1"),
         ("From:", "From: x\nFrom:", 3, "header-twice", "line 2"),
         ("Bootstrap: docker\n", "Bootstrap: docker\nhello\n", 2, "header", "hello"),

@@ -36,7 +36,8 @@ def command(name: str | None, images: Path | None, as_json: bool) -> None:
     elif found:
         result(table([_row(record, bundles[record.sha256]) for record in found], _HEADER))
     else:
-        note(f"There is no such image in {plain(store.root)}.")
+        which = f"image of {plain(name)}" if name else "image"
+        note(f"There is no {which} in {plain(store.root)}.")
 
 
 def _bundles(store: ImageStore) -> Counter[str]:

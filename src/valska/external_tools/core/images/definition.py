@@ -139,7 +139,9 @@ def read_definition(path: Path) -> Definition:
     try:
         text = read_file(path).decode()
     except UnicodeDecodeError as error:
-        raise DefinitionError(f"{path} is not text in UTF-8") from error
+        raise DefinitionError(
+            f"{path} is not text in UTF-8", "Name a definition file; containers/ has some."
+        ) from error
     wrong = check_syntax(text)
     if wrong:
         raise _refuse(path, wrong)
@@ -257,7 +259,8 @@ def _argument(line: str) -> tuple[str, str]:
 
 def _refuse(path: Path, wrong: Sequence[Finding]) -> DefinitionError:
     first = wrong[0]
-    more = f" There are {len(wrong) - 1} more errors: valska build --check-only lists them."
+    count = "is 1 more error" if len(wrong) == 2 else f"are {len(wrong) - 1} more errors"
+    more = f" There {count}: valska build --check-only lists all."
     hint = (first.hint or "") + (more if len(wrong) > 1 else "")
     return DefinitionError(f"{path}, line {first.line}: {first.message}", hint.strip() or None)
 

@@ -30,10 +30,15 @@ HEADERS = frozenset((
 ))  # fmt: skip
 WITHOUT_FROM = frozenset(("scratch", "debootstrap", "yum", "dnf", "zypper", "arch", "busybox"))
 """Bootstrap agents that make a file system from packages, or none."""
+WITH_FROM = frozenset((
+    "docker", "docker-archive", "docker-daemon", "library", "localimage", "oci", "oci-archive",
+    "oras", "shub",
+))  # fmt: skip
+"""Bootstrap agents that take the base which ``From:`` names."""
 
 SYNTAX_CODES = frozenset((
-    "no-bootstrap", "no-from", "header", "header-twice", "stages", "section", "argument-form",
-    "argument-twice", "braces",
+    "no-bootstrap", "agent", "no-from", "header", "header-twice", "stages", "section",
+    "argument-form", "argument-twice", "braces",
 ))  # fmt: skip
 
 _OPEN = re.compile(r"\{\{\s*[A-Za-z_]\w*(?!.*\}\})", re.ASCII)
@@ -70,9 +75,20 @@ def _check_header(header: tuple[Entry, ...]) -> Iterator[Finding]:
         yield _error(
             line, "no-bootstrap", "it is not a definition: it has no Bootstrap: line", _EXAMPLES
         )
-    elif seen["bootstrap"].value.lower() not in WITHOUT_FROM and not _value(seen, "from"):
+        return
+    yield from _check_agent(seen["bootstrap"])
+    if seen["bootstrap"].value.lower() not in WITHOUT_FROM and not _value(seen, "from"):
         line = (seen.get("from") or seen["bootstrap"]).line
         yield _error(line, "no-from", "it names no base: it has no From: line", _EXAMPLES)
+
+
+def _check_agent(entry: Entry) -> Iterator[Finding]:
+    known = WITH_FROM | WITHOUT_FROM
+    if entry.value.lower() in known or "{{" in entry.value:
+        return
+    message = f"Apptainer does not know Bootstrap: {entry.value}"
+    hint = did_you_mean(entry.value.lower(), known) or f"Known: {', '.join(sorted(known))}."
+    yield _error(entry.line, "agent", message, hint)
 
 
 def _value(seen: dict[str, Entry], key: str) -> str:

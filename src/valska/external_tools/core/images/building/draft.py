@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -269,9 +270,10 @@ def copied_files(
     for source, destination in definition.pairs(arguments):
         path = definition.path.parent / source
         if not path.exists() and not any(c in source for c in "*?["):
+            make = f"Make it: valska lock {shlex.quote(str(definition.path))}"
             raise UsageError(
                 f"{definition.path.name} copies {source}, which is not there",
-                "It is looked for beside the definition.",
+                make if source.endswith(".lock") else "It is looked for beside the definition.",
             )
         digest = sha256_file(path) if path.is_file() else None
         found.append({"source": source, "destination": destination, "sha256": digest})

@@ -67,7 +67,7 @@ def export_images(store: ImageStore, records: Sequence[ImageRecord], target: Pat
     except OSError as error:
         raise ValskaError(
             f"cannot write {target}: {error.strerror or error}",
-            "Check the disk's free space and permissions.",
+            "Check its directory, the disk's free space and permissions.",
         ) from error
     return target
 
