@@ -1,5 +1,7 @@
 """Authors, licences, citations, and what must not be packed."""
 
+import time
+
 import pytest
 import yaml
 
@@ -106,6 +108,27 @@ SECRETS = [
     '{"access_token": "' + 'abcd1234"}',
     "export aws_secret_access_key=" + "w" * 40,
     '"site_env": "export MY_TOKEN=' + 'abcd1234\\n"',
+    "export PGPASSWORD=" + "hunter22",
+    "DB_PASS=" + "hunter22",
+    "MYSQL_PWD=" + "hunter22",
+    "dbPassword: " + "hunter22",
+    "accessToken: " + "abcd1234",
+    "clientSecret: " + "abcd1234",
+    "//npm.example.org/:_authToken=" + "abcd1234",
+    '"auth": "' + 'bWU6aHVudGVyMjI="',
+    "AccountKey=" + "abcd1234" * 4 + "==",
+    "mysql --password " + "hunter22",
+    "curl -s -u me:" + "hunter22 https://example.org",
+    "machine example.org login me password " + "hunter22",
+    "Authorization: " + "token abcd1234",
+    "AGE-SECRET-KEY-" + "1" + "Q" * 58,
+    "PuTTY-User-" + "Key-File-3: ssh-ed25519",
+    "sk_" + "live_" + "a" * 24,
+    "sk-ant-" + "api03-" + "a" * 40,
+    "SG." + "a" * 22 + "." + "b" * 43,
+    "ya29." + "a" * 40,
+    "GOCSPX-" + "a" * 28,
+    "dop_v1_" + "0" * 64,
 ]
 HARMLESS = [
     "password: null",
@@ -121,6 +144,13 @@ HARMLESS = [
     "the password is asked for",
     "risk-" + "a" * 30,
     "passwordless: true",
+    "--mount /etc/passwd:/etc/passwd",
+    "bypass: none of it",
+    "first_pass: ${PASS}",
+    "curl -fsSL https://example.org/x",
+    '"auth": "none"',
+    "task-" + "a" * 30,
+    "--token ${TOKEN}",
     "api_key: <your key>",
     '"base-passwd": "3.6.1"',
     '"passwd": "1:4.13+dfsg1-1+deb12u2"',
@@ -138,6 +168,15 @@ def test_secrets_are_found(text):
 @pytest.mark.parametrize("text", HARMLESS)
 def test_what_is_harmless_passes(text):
     assert list(find_secrets(f"first: 1\n{text}\nlast: 2\n".encode(), "x.yaml")) == []
+
+
+@pytest.mark.parametrize(
+    "line", ["password " + "aB3_" * 300_000, "://" + "a" * 1_000_000, "curl " * 100_000]
+)
+def test_a_long_line_is_looked_through_in_a_moment(line):
+    started = time.monotonic()
+    assert list(find_secrets(line.encode(), "x.txt")) == []
+    assert time.monotonic() - started < 30
 
 
 def test_secrets_stop_the_archive_with_their_places(tmp_path):

@@ -31,20 +31,38 @@ _SHAPES: tuple[tuple[str, str], ...] = (
     ("PyPI token", r"(?<![A-Za-z0-9])pypi-[A-Za-z0-9_-]{50}"),
     ("npm token", r"(?<![A-Za-z0-9])npm_[A-Za-z0-9]{36}"),
     ("Hugging Face token", r"(?<![A-Za-z0-9])hf_[A-Za-z0-9]{30}"),
-    ("API key", r"(?<![A-Za-z0-9])sk-(?:[a-z]+-)*[A-Za-z0-9_]{20}"),
+    ("API key", r"(?<![A-Za-z0-9])sk-(?:(?:[a-z]{1,20}|api\d\d)-){0,3}[A-Za-z0-9_]{20}"),
+    ("payment key", r"(?<![A-Za-z0-9])[rs]k_(?:live|test)_[A-Za-z0-9]{16}"),
+    ("age key", r"AGE-SECRET-KEY-1[A-Z0-9]{40}"),
+    ("PuTTY key", r"PuTTY-User-Key-File-\d"),
+    ("Google token", r"(?<![A-Za-z0-9])(?:ya29\.[A-Za-z0-9_-]{20}|GOCSPX-[A-Za-z0-9_-]{20})"),
+    ("DigitalOcean token", r"(?<![A-Za-z0-9])do[opr]_v1_[0-9a-f]{40}"),
+    ("mail key", r"(?<![A-Za-z0-9])SG\.[A-Za-z0-9_-]{20,24}\.[A-Za-z0-9_-]{30}"),
+    (
+        "password of an option",
+        r"(?<!\S)--(?:password|passwd|passphrase|token|api-key)\s+[A-Za-z0-9][^\s:]{3}",
+    ),
+    ("password for curl", r"\bcurl\s(?:.{0,300}\s)?(?:-u|--user)[ =]?['\"]?[^\s:$'\"]+:[^\s$'\"]"),
+    ("login of a registry", r"\"auth\"\s*:\s*\"[A-Za-z0-9+/]{8,}={0,2}\""),
+    ("login of a netrc file", r"\b(?:login|machine)\s+\S+\s+password\s+[^\s$<{]"),
     (
         "JSON web token",
         r"(?<![A-Za-z0-9])eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8}",
     ),
-    ("password in a URL", r"[a-z][a-z0-9+.-]*://[^\s/:@'\"$<{]+:[^\s/@'\"$<{]+@[A-Za-z0-9\[]"),
+    (
+        "password in a URL",
+        r"[a-z][a-z0-9+.-]{0,20}://[^\s/:@'\"$<{]{1,200}:[^\s/@'\"$<{]{1,1000}@[A-Za-z0-9\[]",
+    ),
     (
         "authorization header",
-        r"(?i:authorization)['\"]?\s*[:=]\s*['\"]?(?i:basic|bearer)\s+[^\s$<{]",
+        r"(?i:authorization)['\"]?\s*[:=]\s*['\"]?(?i:basic|bearer|token|digest)\s+[^\s$<{]",
     ),
 )
 _NAMED = re.compile(
-    rb"(?<![A-Za-z])(?P<name>(?:[A-Za-z0-9]+[_-])*(?:passw(?:or)?d|passphrase|secret|token"
-    rb"|api[_-]?key|access[_-]?key|secret[_-]?key|private[_-]?key|credentials?))"
+    rb"(?<![A-Za-z])(?<!/etc/)(?P<name>(?:[A-Za-z0-9]{1,40}[_-]){0,6}(?:[A-Za-z0-9]{0,20}passw(?:or)?d"
+    rb"|passphrase|(?:access|api|auth|bearer|client|refresh|session)?(?:secret|token)"
+    rb"|(?<=_)(?:pass|pwd)|api[_-]?key|access[_-]?key|account[_-]?key|secret[_-]?key"
+    rb"|private[_-]?key|credentials?))"
     rb"(?:\\?[\"'])?[ \t]*(?:[:=]|=>)[ \t]*(?P<value>\\?\"[^\"\n]*\"|'[^'\n]*'|[^\s,;}\]]+)",
     re.IGNORECASE,
 )
@@ -69,7 +87,8 @@ _CLUES = (
     ),
     *(b"glpat-", b"xox", b"aiza", b"pypi-", b"npm_", b"hf_", b"sk-", b"eyj", b"://"),
     *(b"authorization", b"passw", b"passphrase", b"secret", b"token", b"api", b"access", b"key"),
-    b"credential",
+    *(b"credential", b"password", b"_pass", b"_pwd", b'"auth"', b"curl", b"putty"),
+    *(b"sk_", b"rk_", b"sg.", b"ya29.", b"gocspx-", b"_v1_"),
 )
 """One of them is in each line that is worth a closer look."""
 _OWN_TOKEN = re.compile(rb"[0-9a-f]{8,12}")
