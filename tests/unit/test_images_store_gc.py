@@ -1,5 +1,7 @@
 """Which images stay and which go: bundles, roots, ages, current definitions, and races."""
 
+import json
+import os
 import shutil
 import subprocess
 import sys
@@ -8,8 +10,10 @@ import time
 import imagestore
 import pytest
 import toy
+from click.testing import CliRunner
 from sweeps import make_sweep
 
+from valska.cli import main
 from valska.external_tools.core.errors import PrerequisiteError
 from valska.external_tools.core.images import resolve_image
 from valska.external_tools.core.images.definition import shipped_definitions
@@ -84,8 +88,39 @@ def test_what_a_bundle_uses_stays_as_long_as_the_bundle(store, put, later, tmp_p
     assert str(made.path) in kept(survey(later()))[used.sha256]
     assert going(collect(later())) == {unused.sha256}
     shutil.rmtree(made.path)
-    assert going(collect(later())) == {used.sha256}
+    assert going(collect(later())) == set()
+    assert going(collect(later(gone=True))) == {used.sha256}
     assert read_uses(store) == []
+
+
+def test_what_a_moved_bundle_used_stays_until_told(store, put, later, tmp_path):
+    used = put()
+    made = bundle(tmp_path, store, used)
+    made.path.rename(tmp_path / "moved")
+    reason = f"used by {made.path}, which is gone or moved"
+    assert kept(survey(later()))[used.sha256] == reason
+    assert kept(collect(later()))[used.sha256] == reason
+    assert [use.path for use in read_uses(store)] == [made.path]
+    elsewhere = later(forgotten=(tmp_path / "elsewhere",))
+    assert kept(survey(elsewhere))[used.sha256] == reason
+    assert going(survey(later(forgotten=(made.path,)))) == {used.sha256}
+    found = survey(later(gone=True, roots=(tmp_path,)))
+    assert kept(found)[used.sha256] == f"{tmp_path / 'moved'} uses it"
+    assert going(survey(later(gone=True))) == {used.sha256}
+
+
+def test_the_command_tells_of_what_is_gone_and_clears_it_when_told(store, put, later, tmp_path):
+    used = put()
+    add_use(store, Use(used.sha256, "2026-01-02T03:04:05Z", tmp_path / "run"))
+    words = ["image", "gc", "--older-than", "0", "--images", os.fspath(store.root), "--json"]
+    told = CliRunner().invoke(main, words)
+    why = [f"used by {tmp_path / 'run'}, which is gone or moved"]
+    found = json.loads(told.stdout)
+    assert (told.exit_code, found["items"]) == (0, [])
+    assert [(one["sha256"], one["why"]) for one in found["kept"]] == [(used.sha256, why)]
+    told = CliRunner().invoke(main, [*words[:-1], "--gone", "--execute"])
+    assert "Deleted" in told.output
+    assert not store.find(used.sha256)
 
 
 def test_what_a_sweep_uses_stays(store, put, later, tmp_path):
@@ -121,12 +156,13 @@ def test_a_bundle_that_was_moved_is_found_below_a_root(store, put, later, tmp_pa
     root = tmp_path / "elsewhere"
     (root / "deep").mkdir(parents=True)
     made.path.rename(root / "deep" / "run")
-    assert going(survey(later())) == {used.sha256}
+    assert going(survey(later(gone=True))) == {used.sha256}
     assert str(root / "deep" / "run") in kept(survey(later(roots=(root,))))[used.sha256]
     sweep = make_sweep(tmp_path, image=resolve_image("tool", store), runner=RunnerKind.CONTAINER)
     shutil.rmtree(root / "deep" / "run")
     sweep.path.rename(root / "sweep")
-    assert str(root / "sweep") in kept(collect(later(roots=(root,))))[used.sha256]
+    again = later(gone=True, roots=(root,))
+    assert str(root / "sweep") in kept(collect(again))[used.sha256]
 
 
 def test_a_manifest_that_cannot_be_read_is_told(store, put, later, tmp_path):
@@ -145,7 +181,8 @@ def test_another_bundle_in_the_place_of_a_noted_one_does_not_count(store, put, l
     shutil.rmtree(made.path)
     again = bundle(tmp_path, store, second)
     assert again.path == made.path
-    assert going(survey(later())) == {first.sha256}
+    assert "gone or moved" in kept(survey(later()))[first.sha256]
+    assert going(survey(later(gone=True))) == {first.sha256}
 
 
 def test_a_place_that_may_only_be_unmounted_counts(store, put, later, tmp_path):
@@ -156,8 +193,10 @@ def test_a_place_that_may_only_be_unmounted_counts(store, put, later, tmp_path):
     (tmp_path / "scratch").mkdir()
     assert going(survey(later())) == set()
     assert going(survey(later(forgotten=(tmp_path / "scratch",)))) == {used.sha256}
+    assert going(survey(later(gone=True))) == set()
     place.parent.mkdir()
-    assert going(survey(later())) == {used.sha256}
+    assert going(survey(later())) == set()
+    assert going(survey(later(gone=True))) == {used.sha256}
 
 
 def test_a_bundle_in_the_making_counts(store, put, tmp_path):

@@ -30,6 +30,12 @@ _DAY_S = 24 * 3600.0
     help="What was made at or below it, and is not there, is gone for good. Repeatable.",
 )
 @click.option(
+    "--gone",
+    is_flag=True,
+    help="Clear away as well what was used by runs and sweeps that are neither at their place "
+    "nor below a root.",
+)
+@click.option(
     "--older-than",
     type=click.FloatRange(min=0),
     default=1.0,
@@ -43,6 +49,7 @@ _DAY_S = 24 * 3600.0
 def command(
     roots: tuple[Path, ...],
     forgotten: tuple[Path, ...],
+    gone: bool,
     older_than: float,
     execute: bool,
     images: Path | None,
@@ -52,7 +59,8 @@ def command(
 
     Nothing is done without --execute. What a bundle or sweep uses stays: of those that were made
     on this store, and of those below the configured results_root. So does the current image of
-    each definition that comes with valska.
+    each definition that comes with valska. One that is not at its place any more may have been
+    moved: what it used stays until --gone.
     """
     store, settings = open_store(images)
     configured = settings.results_root
@@ -61,6 +69,7 @@ def command(
         store=store,
         roots=(*known, *roots),
         forgotten=tuple(path.absolute() for path in forgotten),
+        gone=gone,
         min_age_s=older_than * _DAY_S,
     )
     found = collect(order) if execute else survey(order)

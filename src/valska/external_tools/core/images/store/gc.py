@@ -46,6 +46,9 @@ class Order:
         Roots of results: what is found below them stays usable.
     forgotten
         What was noted at or below these directories is gone for good, where it is not there.
+    gone
+        Whether a noted bundle that is neither at its place nor below a root is gone for good;
+        otherwise it may have been moved, and its image stays.
     min_age_s
         What is younger stays; seconds.
     now
@@ -55,6 +58,7 @@ class Order:
     store: ImageStore
     roots: tuple[Path, ...] = ()
     forgotten: tuple[Path, ...] = ()
+    gone: bool = False
     min_age_s: float = MIN_AGE_S
     now: float = field(default_factory=time.time)
 
@@ -111,7 +115,8 @@ def survey(order: Order) -> Survey:
     """Find the images that nothing uses, and what killed commands left; change nothing.
 
     What is younger than the order's age stays, and what a noted or found bundle names, and the
-    current image of each definition that comes with valska.
+    current image of each definition that comes with valska. A noted bundle that may have been moved
+    counts, unless the order says that it is gone.
 
     Raises
     ------
@@ -164,9 +169,7 @@ def collect(order: Order) -> Survey:
             kept.append(Kept(item.sha256, item.name, why))
         else:
             done.append(item)
-    names = Names()
-    look_at_notes(names, read_uses(order.store), order.now, order.min_age_s, order.forgotten)
-    forget(order.store, names.dead)
+    forget(order.store, _noted(order).dead)
     return Survey(tuple(done), tuple(kept), found.notes)
 
 
@@ -184,9 +187,7 @@ def _clear(order: Order, item: Item) -> tuple[str, ...]:
             put_aside(store, sha256)
         elif store.records(sha256):
             return ("it is whole now",)
-        names = Names()
-        look_at_notes(names, read_uses(store), order.now, order.min_age_s, order.forgotten)
-        if why := names.why.get(sha256, []):
+        if why := _noted(order).why.get(sha256, []):
             restore(store, sha256)
             return tuple(why)
         remove(store, sha256)
@@ -202,9 +203,15 @@ def _recover(store: ImageStore) -> None:
                 restore(store, sha256)
 
 
-def _names(order: Order, found: dict[str, list[Path]]) -> Names:
+def _noted(order: Order) -> Names:
     names = Names()
-    look_at_notes(names, read_uses(order.store), order.now, order.min_age_s, order.forgotten)
+    uses = read_uses(order.store)
+    look_at_notes(names, uses, order.now, order.min_age_s, order.forgotten, gone=order.gone)
+    return names
+
+
+def _names(order: Order, found: dict[str, list[Path]]) -> Names:
+    names = _noted(order)
     for root in order.roots:
         look_below(names, root, found)
     for sha256, name in _current(order.store):

@@ -42,7 +42,13 @@ class Names:
 
 
 def look_at_notes(
-    names: Names, uses: Iterable[Use], now: float, min_age_s: float, forgotten: Collection[Path]
+    names: Names,
+    uses: Iterable[Use],
+    now: float,
+    min_age_s: float,
+    forgotten: Collection[Path],
+    *,
+    gone: bool = False,
 ) -> None:
     """Judge the notes of a store.
 
@@ -58,9 +64,14 @@ def look_at_notes(
         A note that is younger counts: its bundle may be in the making.
     forgotten
         What was at or below these is gone for good, where it is not there.
+    gone
+        Whether a bundle is gone for good that is not there, but the directory above it is;
+        otherwise it may have been moved, and counts.
     """
     for use in uses:
         reason = _reason(use, now, min_age_s, forgotten)
+        if reason is None and not gone and not _is_below(use.path, forgotten):
+            reason = f"used by {use.path}, which is gone or moved"
         if reason is None:
             names.dead.append(use)
         else:
@@ -101,12 +112,16 @@ def _absent(use: Use, now: float, min_age_s: float, forgotten: Collection[Path])
     path = use.path
     if use.age_s(now) < min_age_s:
         return f"{path} is being made of it, or was lately"
-    if path.parent.is_dir() or any(path.is_relative_to(gone) for gone in forgotten):
+    if path.parent.is_dir() or _is_below(path, forgotten):
         return None
     return (
         f"{path} used it; even the directory above is not there now "
         f"(gone for good? --forget {path.parent})"
     )
+
+
+def _is_below(path: Path, directories: Iterable[Path]) -> bool:
+    return any(path.is_relative_to(directory) for directory in directories)
 
 
 def _may_name(path: Path, sha256: str) -> bool:
