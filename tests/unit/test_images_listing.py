@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from valska.external_tools.core.errors import PrerequisiteError, ValskaError
+from valska.external_tools.core.images import listing
 from valska.external_tools.core.images.listing import Entry, Listing, list_tree
 from valska.external_tools.core.utils import sha256_bytes
 
@@ -163,3 +164,9 @@ def test_a_file_that_may_not_be_read_is_named(root):
     (root / "usr-local").chmod(0)
     with pytest.raises(PrerequisiteError, match="usr-local: Permission denied"):
         list_tree(root)
+
+
+def test_a_listing_that_would_fill_the_memory_is_not_unpacked(monkeypatch):
+    monkeypatch.setattr(listing, "_MOST_BYTES", 1000)
+    with pytest.raises(ValskaError, match="it is too long"):
+        Listing.from_bytes(gzip.compress(b"valska-files 1\n" + b"\n" * 1000))

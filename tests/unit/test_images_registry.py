@@ -33,6 +33,12 @@ from valska.external_tools.core.images.registry.pushing import (
     read_target,
 )
 from valska.external_tools.core.images.registry.reference import Reference, is_loopback, parse
+from valska.external_tools.core.images.registry.referrers import (
+    LISTING_TYPE,
+    RECORD_TYPE,
+    fetch_attached,
+    list_referrers,
+)
 from valska.external_tools.core.images.registry.sifs import sif_layer, sif_manifest
 from valska.external_tools.core.images.registry.transport import NoAnswerError, retried
 from valska.external_tools.core.images.store import ImageStore
@@ -354,6 +360,7 @@ def test_the_environment_of_an_image():
     facts = {"config": {"Env": ["PYTHON_VERSION=3.11.9", "A=b=c", "EMPTY="]}}
     assert environment(facts) == {"PYTHON_VERSION": "3.11.9", "A": "b=c", "EMPTY": ""}
     assert environment({}) == environment({"config": None}) == {}
+    assert environment({"config": ["x"]}) == environment({"config": {"Env": 3}}) == {}
 
 
 def test_this_machine_has_a_platform():
@@ -616,3 +623,50 @@ def test_a_challenge_that_cannot_be_met_says_that_a_login_is_wanted(stand_in, ch
     with pytest.raises(PrerequisiteError, match=r"does not give you .*/x:1") as caught:
         resolve(f"{registry.host}/x:1", http=PATIENT)
     assert "Log in" in caught.value.hint
+
+
+def test_what_a_registry_says_cannot_drive_a_terminal_or_fill_the_memory(stand_in):
+    told = json.dumps({"errors": [{"message": "\x1b]0;owned\x07 red"}]}).encode()
+    with pytest.raises(PrerequisiteError) as caught:
+        resolve(f"{stand_in((400, {}, told)).host}/x:1", http=PATIENT)
+    assert "owned" in caught.value.message
+    assert caught.value.message.isprintable()
+    with pytest.raises(PrerequisiteError, match=r"answers 400 for \S+/x:1$"):
+        resolve(f"{stand_in((400, {}, b' ' * (9 << 20) + told)).host}/x:1", http=PATIENT)
+
+
+def attachments(stand_in, *layers):
+    """Have a registry that attaches a manifest with some layers to an image."""
+    manifest = json.dumps({"mediaType": MANIFEST, "layers": layers}).encode()
+    listed = {**entry(manifest), "artifactType": RECORD_TYPE}
+    index = json.dumps({"mediaType": INDEX, "manifests": [listed]}).encode()
+    registry = stand_in((200, {}, index), (200, {"Content-Type": MANIFEST}, manifest))
+    named = reference(registry.host, "x", digest=DIGEST)
+    return registry, connect(named, PATIENT), Manifest(named, MANIFEST, b"{}")
+
+
+def test_what_refers_to_an_image_without_end_is_not_read_to_its_end(stand_in):
+    registry = stand_in((200, {}, b" " * (9 << 20)))
+    named = reference(registry.host, "x", digest=DIGEST)
+    with pytest.raises(ValskaError, match="too large"):
+        list_referrers(connect(named, PATIENT), Manifest(named, MANIFEST, b"{}"))
+
+
+def test_files_that_are_large_together_are_not_fetched(stand_in):
+    layers = [{**entry(b"x"), "size": 8 << 20, "mediaType": LISTING_TYPE}] * 9
+    registry, connection, subject = attachments(stand_in, *layers)
+    with pytest.raises(ValskaError, match="too large"):
+        fetch_attached(connection, subject)
+    assert len(registry.asked) == 2
+
+
+@pytest.mark.parametrize("notes", ["text", ["a"], 3, None, {"org.opencontainers.image.title": 1}])
+def test_notes_on_a_file_that_are_none_are_a_clear_error(stand_in, notes):
+    registry, connection, subject = attachments(
+        stand_in,
+        {**entry(b"{}"), "mediaType": RECORD_TYPE, "annotations": notes},
+        {**entry(b"{}"), "mediaType": ["odd"]},
+    )
+    registry.answers.append((200, {}, b"{}"))
+    with pytest.raises(ValskaError, match="the record with"):
+        fetch_attached(connection, subject)

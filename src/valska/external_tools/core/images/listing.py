@@ -43,6 +43,7 @@ SUFFIX = ".files.gz"
 _HEADER = b"valska-files 1"
 _NOTHING = "-"
 _PRINTABLE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
+_MOST_BYTES = 512 << 20
 _BATCH_FILES = 128
 _BATCH_BYTES = 16 << 20
 
@@ -127,7 +128,7 @@ class Listing:
             If it is not a listing.
         """
         try:
-            return cls(_parse(gzip.decompress(data)))
+            return cls(_parse(_unpack(data)))
         except (OSError, EOFError, zlib.error, ValueError) as error:
             raise ValskaError(f"{what} is not a list of an image's files: {error}") from error
 
@@ -178,6 +179,14 @@ def _listed(node: Node, digests: dict[bytes, str]) -> Entry:
     if node.kind == FILE:
         detail = digests[node.path]
     return Entry(node.path, node.kind, node.mode, node.size, detail or _NOTHING)
+
+
+def _unpack(data: bytes) -> bytes:
+    with gzip.GzipFile(fileobj=BytesIO(data)) as file:
+        text = file.read(_MOST_BYTES + 1)
+    if len(text) > _MOST_BYTES:
+        raise ValueError("it is too long")
+    return text
 
 
 def _parse(text: bytes) -> tuple[Entry, ...]:

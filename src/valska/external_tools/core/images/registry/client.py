@@ -151,7 +151,9 @@ def config(
 
 def environment(configuration: Mapping[str, Any]) -> dict[str, str]:
     """Return the variables that an image's configuration sets (``PYTHON_VERSION``, …)."""
-    lines = (configuration.get("config") or {}).get("Env") or []
+    settings = configuration.get("config")
+    found = settings.get("Env") if isinstance(settings, Mapping) else None
+    lines = found if isinstance(found, list) else []
     return {name: value for name, _, value in (str(line).partition("=") for line in lines)}
 
 
@@ -199,7 +201,7 @@ def fetch_manifest(connection: Connection, reference: Reference) -> Manifest:
             stream=True,
             what=str(reference),
         ) as response:
-            data = _read_whole(connection, response)
+            data = read_whole(connection, response)
             named = response.headers.get("Content-Type", "").partition(";")[0].strip()
         content = read_object(data, f"the manifest of {reference}")
         return Manifest(reference, str(content.get("mediaType") or named or MANIFEST), data)
@@ -210,17 +212,21 @@ def fetch_manifest(connection: Connection, reference: Reference) -> Manifest:
     return Manifest(reference.at(found.digest), found.media_type, found.data)
 
 
-def fetch_document(connection: Connection, descriptor: Mapping[str, Any]) -> bytes:
+def fetch_document(
+    connection: Connection, descriptor: Mapping[str, Any], most: int = MAX_DOCUMENT_BYTES
+) -> bytes:
     """Return a small blob (a configuration, a record), its digest checked.
 
     Raises
     ------
     PrerequisiteError, VerificationError
-        See `fetch_blob`; also if it is not small.
+        See `fetch_blob`.
+    ValskaError
+        If it has more than `most` bytes.
     """
     from io import BytesIO
 
-    if descriptor["size"] > MAX_DOCUMENT_BYTES:
+    if descriptor["size"] > most:
         raise ValskaError(f"{connection.reference} has a document of {descriptor['size']} bytes")
     buffer = BytesIO()
     _receive_again(connection, descriptor, buffer, None)
@@ -302,7 +308,16 @@ def _receive(
         raise mismatch(part, digest, f"sha256:{found.hexdigest()}")
 
 
-def _read_whole(connection: Connection, response: Any) -> bytes:
+def read_whole(connection: Connection, response: Any) -> bytes:
+    """Return the body of an answer that is not large.
+
+    Raises
+    ------
+    PrerequisiteError
+        If it breaks off.
+    ValskaError
+        If it is large.
+    """
     import requests
 
     data = bytearray()
@@ -310,7 +325,7 @@ def _read_whole(connection: Connection, response: Any) -> bytes:
         for chunk in response.iter_content(CHUNK_BYTES):
             data += chunk
             if len(data) > MAX_DOCUMENT_BYTES:
-                raise ValskaError(f"the manifest of {connection.reference} is too large")
+                raise ValskaError(f"the answer for {connection.reference} is too large")
     except requests.RequestException as error:
         raise connection.broken(error) from error
     return bytes(data)

@@ -19,6 +19,7 @@ from valska.external_tools.core.images.registry.client import (
     fetch_manifest,
     objects,
     read_object,
+    read_whole,
 )
 from valska.external_tools.core.images.registry.sifs import EMPTY, TITLE, descriptor, document
 from valska.external_tools.core.images.store.layout import LISTING_SUFFIX, SBOM_SUFFIX
@@ -33,8 +34,11 @@ DEFINITION_TYPE = "application/vnd.valska.image.definition.v1"
 LOCK_TYPE = "application/vnd.valska.image.lock.v1"
 LISTING_TYPE = "application/vnd.valska.image.files.v1+gzip"
 SBOM_TYPE = "application/vnd.cyclonedx+json"
+MAX_ATTACHED_BYTES = 64 << 20
+"""Of all the files of one manifest; a list of half a million files takes 25 MB."""
 
 _EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
+_TYPES = (RECORD_TYPE, DEFINITION_TYPE, LOCK_TYPE, LISTING_TYPE, SBOM_TYPE)
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+=-]*")
 
 
@@ -132,10 +136,11 @@ def list_referrers(connection: Connection, subject: Manifest) -> list[dict[str, 
     from valska.external_tools.core.images.registry.transport import retried
 
     def ask() -> bytes | None:
-        response = connection.request(
-            "GET", f"referrers/{subject.digest}", expected=(200, 404), headers={"Accept": INDEX}
-        )
-        return response.content if response.status_code == 200 else None
+        where, headers = f"referrers/{subject.digest}", {"Accept": INDEX}
+        with connection.request(
+            "GET", where, expected=(200, 404), headers=headers, stream=True
+        ) as response:
+            return read_whole(connection, response) if response.status_code == 200 else None
 
     listed = retried(connection.http, ask)
     if listed is None:
@@ -181,11 +186,15 @@ def _layer(part: Part) -> dict[str, Any]:
 def _parts(connection: Connection, entry: Mapping[str, Any]) -> list[Part]:
     """Fetch the files of a manifest."""
     found = fetch_manifest(connection, connection.reference.at(entry["digest"]))
+    known = [one for one in objects(found.content, "layers") if one.get("mediaType") in _TYPES]
+    layers = [descriptor_of(layer, found.reference) for layer in known]
+    if sum(layer["size"] for layer in layers) > MAX_ATTACHED_BYTES:
+        raise ValskaError(f"what is attached to {connection.reference} is too large")
     parts = []
-    for layer in objects(found.content, "layers"):
-        described = descriptor_of(layer, found.reference)
-        name = str((described.get("annotations") or {}).get(TITLE, ""))
-        data = fetch_document(connection, described)
+    for described in layers:
+        notes = described.get("annotations")
+        name = str(notes.get(TITLE, "")) if isinstance(notes, dict) else ""
+        data = fetch_document(connection, described, MAX_ATTACHED_BYTES)
         parts.append(Part(name, str(described.get("mediaType")), data))
     return parts
 

@@ -5,6 +5,7 @@ Imports oras, which takes a while: imported by functions, never by modules.
 
 from __future__ import annotations
 
+import json
 import logging
 import socket
 import time
@@ -29,6 +30,7 @@ from valska.external_tools.core.images.registry.reference import (
 )
 
 MAX_PAUSE_S = 30.0
+_MOST_TOLD_BYTES = 1 << 16
 
 _HUB_HOST = "registry-1.docker.io"
 _ASK = "Check its name, tag and digest."
@@ -107,8 +109,10 @@ class Connection:
             Path below the repository, or a whole URL that the registry gave.
         expected
             Status codes that are an answer.
-        headers, data, stream
+        headers, data
             As for `requests`.
+        stream
+            Leave the body of the answer to be read; else it is thrown away.
         what
             What is asked for, in words.
 
@@ -124,26 +128,29 @@ class Connection:
         url = where if "://" in where else f"{self.root}/{where}"
         try:
             response = self._client.do_request(
-                url, method, headers=dict(headers or {}), data=data, stream=stream
+                url, method, headers=dict(headers or {}), data=data, stream=True
             )
         except requests.RequestException as error:
             raise self.broken(error) from error
         except ValueError as error:
             raise self._unauthorised(what) from error
         if response.status_code in expected:
+            if not stream:
+                response.close()
             return response
         with response:
-            if not self._should_encrypt(response):
-                raise self._refusal(response, what)
+            said = _beginning(response)
+            if not self._should_encrypt(response, said):
+                raise self._refusal(response, said, what)
         self._open("https")
         return self.request(
             method, where, expected=expected, headers=headers, data=data, stream=stream, what=what
         )
 
-    def _should_encrypt(self, response: requests.Response) -> bool:
+    def _should_encrypt(self, response: requests.Response, said: bytes) -> bool:
         """Tell whether this is a registry on loopback that wants HTTPS after all."""
         asked = self.is_plain and not self.http.plain and response.status_code == 400
-        return asked and b"HTTPS server" in response.content[:200]
+        return asked and b"HTTPS server" in said[:200]
 
     def broken(self, error: Exception) -> PrerequisiteError:
         """Return the error that a broken connection stands for; it tells no URL."""
@@ -160,8 +167,10 @@ class Connection:
             "for a machine that has none.",
         )
 
-    def _refusal(self, response: requests.Response, what: str | None) -> PrerequisiteError:
-        code, told = response.status_code, _told(response)
+    def _refusal(
+        self, response: requests.Response, said: bytes, what: str | None
+    ) -> PrerequisiteError:
+        code, told = response.status_code, _told(said)
         what = what or str(self.reference)
         registry = self.reference.registry
         if code in (401, 403):
@@ -366,14 +375,23 @@ def _reason(error: BaseException) -> str:
     return next(words, "the connection broke off").lower()
 
 
-def _told(response: requests.Response) -> str:
+def _beginning(response: requests.Response) -> bytes:
+    """Return the beginning of an answer, which may have no end."""
+    try:
+        return next(response.iter_content(_MOST_TOLD_BYTES), b"")
+    except requests.RequestException:
+        return b""
+
+
+def _told(said: bytes) -> str:
     """Return what the registry says is wrong, as far as it is fit to be shown."""
     try:
-        errors = response.json()["errors"]
+        errors = json.loads(said)["errors"]
         words = ", ".join(str(entry["message"]) for entry in errors if entry.get("message"))
-    except (ValueError, LookupError, TypeError, AttributeError, requests.RequestException):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return ""
-    return f" ({words[:200]})" if words else ""
+    shown = "".join(c if c.isprintable() else " " for c in words[:200])
+    return f" ({shown})" if shown else ""
 
 
 def _seconds(text: str | None) -> float | None:

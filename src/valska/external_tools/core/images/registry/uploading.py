@@ -99,5 +99,5 @@ def _place(connection: Connection, location: str, digest: str) -> str:
     own = urlsplit(connection.root)
     parts = urlsplit(urljoin(connection.root, location))
     scheme = own.scheme if parts.netloc == own.netloc else parts.scheme
-    query = urlencode([*parse_qsl(parts.query), ("digest", digest)])
+    query = urlencode([*parse_qsl(parts.query, keep_blank_values=True), ("digest", digest)])
     return urlunsplit((scheme, parts.netloc, parts.path, query, ""))
