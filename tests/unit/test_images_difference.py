@@ -143,6 +143,15 @@ def test_byte_code_that_has_another_time_is_told_apart(make):
     assert found.level == DIFFERENT
 
 
+def test_byte_code_that_became_a_link_is_not_followed(make, tmp_path):
+    a, b = make("a", {"attrs": "25.3"}), make("b", {"attrs": "25.3"})
+    path = b / SITE / "attrs" / "__pycache__" / f"same.{sys.implementation.cache_tag}.pyc"
+    path.unlink()
+    path.symlink_to(tmp_path / "not there")
+    (change,) = compare(contents(a), contents(b)).files
+    assert (change.after.kind, change.owner.name) == ("l", "attrs")
+
+
 def test_byte_code_that_differs_beyond_its_time_belongs_to_its_package(make):
     a, b = make("a", {"attrs": "25.3"}), make("b", {"attrs": "25.3"})
     cache = b / SITE / "attrs" / "__pycache__"

@@ -252,6 +252,8 @@ def test_conda_tells_what_is_installed_and_what_belongs_to_it(root, write, insta
     write("opt/conda/conda-meta/python-3.11.9-h1.json", conda("python", "3.11.9"))
     write("opt/conda/conda-meta/odd.json", "[]")
     write("opt/conda/conda-meta/broken.json", "{")
+    write("opt/conda/conda-meta/deep.json", "[" * 100_000)
+    write("opt/conda/conda-meta/z-1.json", conda("z", "1", files=7))
     install("mkl", "1.0", "opt/conda/lib/python3.11/site-packages")
     found = read_packages(root)
     assert found.to_json()["conda"][0] == {
@@ -261,7 +263,7 @@ def test_conda_tells_what_is_installed_and_what_belongs_to_it(root, write, insta
         "channel": "https://conda.example/conda-forge",
         "place": "opt/conda",
     }
-    assert names(found, "conda") == {"mkl": "1.0", "python": "3.11.9"}
+    assert names(found, "conda") == {"mkl": "1.0", "python": "3.11.9", "z": "1"}
     assert found.interpreters == {"opt/conda/lib/python3.11/site-packages": "3.11.9"}
     owners = read_owners(DirectoryTree(root), found.all)
     mine = {path for path, key in owners.items() if key == ("conda", "opt/conda", "mkl")}
@@ -390,3 +392,11 @@ def test_what_dpkg_itself_says_of_this_machine_is_found(root, write, require):
     write("var/lib/dpkg/status", Path("/var/lib/dpkg/status").read_text())
     found = read_packages(root).of("deb")
     assert {(one.name, one.version, one.architecture) for one in found} == expected
+
+
+def test_a_record_that_is_none_does_not_keep_the_rest_from_being_read(root, install):
+    install("odd", "1", record=["odd/a.py", '"' + "x" * 200_000 + '"'])
+    install("even", "1", record=["even/a.py"])
+    owners = read_owners(DirectoryTree(root), read_packages(root).all)
+    assert owners[f"{SITE}/odd/a.py".encode()] == ("python", "opt/tool", "odd")
+    assert owners[f"{SITE}/even/a.py".encode()] == ("python", "opt/tool", "even")

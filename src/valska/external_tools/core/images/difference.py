@@ -18,7 +18,7 @@ from valska.external_tools.core.images.packages import (
     prefix_of,
 )
 from valska.external_tools.core.images.packages.ownership import Key, guess_owner, source_of
-from valska.external_tools.core.images.tree import DIRECTORY, Tree
+from valska.external_tools.core.images.tree import DIRECTORY, FILE, Tree
 
 IDENTICAL, SAME_FILES, DIFFERENT = "identical", "same files", "different"
 ADDED, REMOVED, CHANGED, MODE = "added", "removed", "changed", "mode changed"
@@ -296,11 +296,15 @@ def _owned(
     for path, change, old, new in changes:
         if locks & {entry.detail for entry in (old, new) if entry}:
             owner = Owner(LOCK)
-        elif change == CHANGED and _is_same_code(path, a.tree, b.tree):
+        elif change == CHANGED and _are_files(old, new) and _is_same_code(path, a.tree, b.tree):
             owner = Owner(BYTE_CODE)
         else:
             owner = _owner(path, old, new, a, b, names)
         yield FileChange(path, change, old, new, owner)
+
+
+def _are_files(*entries: Entry | None) -> bool:
+    return all(entry is not None and entry.kind == FILE for entry in entries)
 
 
 def _is_same_code(path: bytes, a: Tree | None, b: Tree | None) -> bool:

@@ -31,7 +31,7 @@ def load_object(data: bytes) -> Mapping[str, Any]:
     """Return a JSON object, or an empty one for what is none."""
     try:
         found = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -8,6 +8,7 @@ import os
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 
 from valska.external_tools.core.images.packages.conda import load_object
 from valska.external_tools.core.images.packages.model import (
@@ -107,10 +108,15 @@ def _python_files(
         if record not in files:
             continue
         text = tree.read(record).decode("utf-8", errors="surrogateescape")
-        for row in csv.reader(io.StringIO(text)):
-            if row:
-                place = f"{package.place}/{row[0]}" if package.place else row[0]
-                yield os.fsencode(posixpath.normpath(place).lstrip("/")), package.key
+        for name in _recorded(text):
+            place = f"{package.place}/{name}" if package.place else name
+            yield os.fsencode(posixpath.normpath(place).lstrip("/")), package.key
+
+
+def _recorded(text: str) -> Iterator[str]:
+    """Yield the files that a ``RECORD`` names, up to where it is none."""
+    with suppress(csv.Error):
+        yield from (row[0] for row in csv.reader(io.StringIO(text)) if row)
 
 
 def _conda_files(tree: Tree, packages: Iterable[Package]) -> Iterator[tuple[bytes, Key]]:
@@ -118,7 +124,8 @@ def _conda_files(tree: Tree, packages: Iterable[Package]) -> Iterator[tuple[byte
         if package.ecosystem != CONDA or not package.metadata:
             continue
         yield package.metadata, package.key
-        for name in load_object(tree.read(package.metadata)).get("files") or ():
+        names = load_object(tree.read(package.metadata)).get("files")
+        for name in names if isinstance(names, list) else ():
             yield os.fsencode(posixpath.join(package.place, str(name))), package.key
 
 
