@@ -11,7 +11,7 @@ import imagestore
 import pytest
 from imagestore import loose
 
-from valska.external_tools.core.images.store import ImageStore
+from valska.external_tools.core.images.store import ImageStore, verification
 from valska.external_tools.core.images.store.uses import Use, add_use
 
 
@@ -104,6 +104,19 @@ def test_a_prefix_of_several(user, store):
     assert done.returncode == 3
     assert f"begin with {shared}" in done.stderr
     assert "Give more digits" in done.stderr
+
+
+def test_verify_names_an_image_without_a_record(user, store, record, monkeypatch):
+    other = imagestore.put(store, b"another", "other")
+    store.record(record.sha256).unlink()
+    assert record.sha256[:12] not in user.ok("image", "verify").stdout
+    monkeypatch.setattr(verification, "MIN_AGE_S", 0)
+    done = user.run("image", "verify")
+    assert done.exit_code == 5
+    assert "it has no record" in done.stdout
+    assert f"1 image is not as recorded: {record.sha256[:12]}" in done.stderr
+    found = json.loads(user.run("image", "verify", "--json").stdout)
+    assert {one["sha256"]: one["ok"] for one in found} == {record.sha256: False, other.sha256: True}
 
 
 def test_verify(user, store, record):

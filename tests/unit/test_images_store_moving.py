@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import time
 from dataclasses import replace
 
 import imagestore
@@ -21,7 +22,7 @@ from valska.external_tools.core.errors import (
 from valska.external_tools.core.images.store import ImageStore
 from valska.external_tools.core.images.store.exporting import export_images
 from valska.external_tools.core.images.store.importing import import_images
-from valska.external_tools.core.images.store.verification import verify_image
+from valska.external_tools.core.images.store.verification import unrecorded, verify_image
 from valska.external_tools.core.utils import sha256_bytes
 
 LISTING = b"a listing"
@@ -361,3 +362,14 @@ def test_a_record_of_another_size(store, full):
     store.record(full.sha256).write_bytes(replace(full, size=5).to_bytes())
     (fault,) = verify_image(store, store.record(full.sha256)).faults
     assert "size" in fault
+
+
+def test_only_a_sif_that_nobody_is_adding_lacks_its_record(store, full):
+    place = store.record(full.sha256)
+    late = time.time() + 2 * 24 * 3600.0
+    assert unrecorded(store, late) == []
+    place.unlink()
+    assert unrecorded(store) == []
+    assert unrecorded(store, late) == [place]
+    (fault,) = verify_image(store, place).faults
+    assert "it has no record" in fault

@@ -16,7 +16,11 @@ from valska.external_tools.core.images import find_record
 from valska.external_tools.core.images.store import ImageStore
 from valska.external_tools.core.images.store.layout import DIGEST
 from valska.external_tools.core.images.store.signing import require_signer, signers
-from valska.external_tools.core.images.store.verification import Verified, verify_image
+from valska.external_tools.core.images.store.verification import (
+    Verified,
+    unrecorded,
+    verify_image,
+)
 
 
 @click.command("verify")
@@ -34,13 +38,17 @@ def command(
 ) -> None:
     """Read every IMAGE again, and check it and what lies beside it against its record.
 
-    Without IMAGE: all in the store. Signatures are checked with the keys in Apptainer's keyring
-    alone. The exit code is 5 if something does not hold.
+    Without IMAGE: all in the store; a SIF that has no record, and is older than a day, does not
+    hold. Signatures are checked with the keys in Apptainer's keyring alone. The exit code is 5 if
+    something does not hold.
     """
     store, settings = open_store(images)
     if signer is not None and not image:
         raise UsageError("--signer is for certain images", "Name them.")
-    records = [_place(one, store) for one in image] or store.records()
+    records = [_place(one, store) for one in image] or [
+        *store.records(),
+        *unrecorded(store),
+    ]
     found = []
     for record in records:
         verified = verify_image(store, record)

@@ -268,11 +268,12 @@ def _is_abandoned(order: Order, path: Path) -> bool:
 
 def _young(order: Order, paths: list[Path]) -> list[str]:
     """Return that something was made or changed lately, if it was."""
-    changed = [_changed(path) for path in paths]
-    return [_YOUNG] if changed and order.now - max(changed) < order.min_age_s else []
+    times = [changed(path) for path in paths]
+    return [_YOUNG] if times and order.now - max(times) < order.min_age_s else []
 
 
-def _changed(path: Path) -> float:
+def changed(path: Path) -> float:
+    """Return when a file was made or changed, in seconds since the epoch; 0 where there is none."""
     try:
         status = path.lstat()
     except OSError:
