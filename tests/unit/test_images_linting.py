@@ -411,3 +411,47 @@ def test_no_text_makes_the_lint_fail(tmp_path_factory, text):
 def test_deep_nesting_is_survived():
     (command,) = read_script([Line(1, "echo " + "$(" * 500 + "x")])[-1:]
     assert command.line == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("yum install -y https://x.example/y.rpm", "fetch-unchecked"),
+        ("rpm -ivh https://x.example/y.rpm", "fetch-unchecked"),
+        ("dnf module install nodejs:18", "packages"),
+        ("dnf builddep foo", "packages"),
+        ("zypper -n in foo", "packages"),
+        ("pacman -Sy --noconfirm foo", "packages"),
+        ('apt-get satisfy -y "foo (>= 1)"', "packages"),
+        ("eatmydata apt-get install -y foo", "packages"),
+        ("chroot /rootfs apt-get install -y foo", "packages"),
+        ("nice -n 10 ionice -c3 wget https://x.example/y", "fetch-unchecked"),
+        ("conda run -n base pip install foo", "pip-name"),
+        ("/opt/bin/micromamba run --prefix /opt/e pip install foo", "pip-name"),
+        ("python3 -Im pip install foo", "pip-name"),
+        ("conda update -y --all", "conda"),
+        ("easy_install foo", "fetch-other"),
+        ("git submodule update --init --remote", "fetch-unchecked"),
+        (
+            f"curl -O https://x.example/f; echo '{DIGEST}  f' | sha256sum -c || true",
+            "fetch-unchecked",
+        ),
+    ],
+)
+def test_what_is_installed_in_roundabout_ways_is_found(post, line, code):
+    assert post(line) == [(1, code)]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        'get() {\n    curl -o "$2" "$1"\n    echo "$3  $2" | sha256sum -c -\n}',
+        "curl -sf http://localhost:8080/health",
+        "git clone /opt/local.git /opt/x",
+        "yum install -y /opt/foo.rpm && rpm -qa && rpm -ivh /opt/x.rpm",
+        "conda run -n base python -c 'import numpy'",
+        f"curl -O https://x.example/f; echo '{DIGEST}  f' | sha256sum -c && ls",
+    ],
+)
+def test_what_stays_on_this_machine_or_is_checked_is_not_found(post, lines):
+    assert post(lines) == []

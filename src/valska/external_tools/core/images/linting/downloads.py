@@ -30,6 +30,9 @@ _VALUES = {
     "aria2c": option_names("-o --out -d --dir -x -s -i --input-file --checksum -j"),
     "axel": option_names("-o --output -n -a -H"),
 }
+_LOCAL = re.compile(r"-|file:|(?:https?://)?(?:localhost|127\.0\.0\.1|\[::1\])(?:[:/]|$)")
+_PARAMETER = re.compile(r"\$\{?[1-9]\}?[ *]")
+"""A digest that a function is handed."""
 _OUTPUT = frozenset(("-o", "--output", "--output-document", "--out"))
 
 
@@ -46,7 +49,7 @@ def _check_download(script: Script, index: int) -> Iterator[Finding]:
     named = dict(found)
     places = [*others, *(value for name, value in found if name == "--url")]
     listed = {"-i", "--input-file", "-K", "--config"} & named.keys()
-    remote = [place for place in places if not place.startswith(("file:", "-"))]
+    remote = [place for place in places if not _LOCAL.match(place)]
     if not (remote or listed or command.appended) or "--checksum" in named:
         return
     outputs = _outputs(script, command, found, remote)
@@ -88,6 +91,8 @@ def _is_checked(script: Script, index: int, name: str) -> bool:
     statements = {command.statement for command in script.commands[index + 1 :]}
     for number in sorted(statements):
         commands = script.statement(number)
+        if _is_ignored(script, commands):
+            continue
         text = "\n".join(command.text for command in commands)
         if not _mentions(text, name) and not any(_is_sums(command) for command in commands):
             continue
@@ -96,6 +101,14 @@ def _is_checked(script: Script, index: int, name: str) -> bool:
         if any(_is_sums(command) and _covers(script, command, text, name) for command in commands):
             return True
     return False
+
+
+def _is_ignored(script: Script, commands: tuple[Command, ...]) -> bool:
+    """Return whether ``|| true`` follows in the same line."""
+    following = script.statement(commands[0].statement + 1)
+    return any(
+        c.words in (("true",), (":",)) and c.line == commands[-1].last for c in following[:1]
+    )
 
 
 def _mentions(text: str, name: str) -> bool:
@@ -117,7 +130,7 @@ def _covers(script: Script, command: Command, statement: str, name: str) -> bool
     if lists:
         texts = [_content(script, listed) for listed in lists]
         return any(text is None or _mentions(text, name) for text in texts)
-    if DIGEST.search(statement):
+    if DIGEST.search(statement) or _PARAMETER.search(statement):
         return _mentions(statement, name)
     piped = (w for c in script.statement(command.statement) for w in (*c.words[1:], *c.reads))
     known = (_content(script, word) or "" for word in piped)

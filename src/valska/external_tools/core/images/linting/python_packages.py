@@ -64,8 +64,9 @@ def check_python_packages(script: Script) -> Iterator[Finding]:
 def _installer(command: Command) -> list[str]:
     """Return the words of an installer, with ``pip`` first where Python or uv runs it."""
     words = [command.program, *command.words[1:]]
-    if _PYTHON.fullmatch(words[0]) and "-m" in words[:4]:
-        words = words[words.index("-m") + 1 :]
+    if _PYTHON.fullmatch(words[0]):
+        modules = [at for at, word in enumerate(words[:4]) if re.fullmatch(r"-[A-Za-z]*m", word)]
+        words = words[modules[0] + 1 :] if modules else words
     if words[:2] == ["uv", "pip"]:
         words = words[1:]
     return words
@@ -157,8 +158,13 @@ def _check_conda(script: Script, command: Command, words: list[str]) -> Iterator
         if not re.search(r"#(?:sha256:)?[0-9a-f]{32,}$", name):
             message = f"{name} is installed by name: another day gives other files"
             yield _error(command, "conda", message, _CONDA_HINT)
-    for listed in install.values("-f", "--file"):
+    lists = install.values("-f", "--file")
+    for listed in lists:
         yield from _check_conda_list(script, command, listed)
+    if verbs[0] in ("update", "upgrade") and not (install.names or lists):
+        yield _error(
+            command, "conda", f"{words[0]} {verbs[0]} takes whatever is newest", _CONDA_HINT
+        )
 
 
 def _check_conda_list(script: Script, command: Command, listed: str) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from valska.external_tools.core.images.linting.words import option_names, option
 COMMIT = re.compile(r"\b[0-9a-f]{40}(?:[0-9a-f]{24})?\b")
 
 _GIT_VALUES = option_names("-C -c --git-dir --work-tree")
+_HERE = ("/", "./", "../", "file:")
 _OTHER = {
     "npm": ("install", "i", "add"),
     "yarn": ("add",),
@@ -27,6 +28,10 @@ _OTHER = {
     "scp": (),
     "cpan": (),
     "cpanm": (),
+    "easy_install": (),
+    "ftp": (),
+    "lftp": (),
+    "sftp": (),
 }
 _OTHER_TEXT = re.compile(r"install\.packages\(|BiocManager::install|install_github|Pkg\.add")
 _PYTHON = re.compile(
@@ -62,7 +67,13 @@ def _git_verb(command: Command) -> str:
 
 
 def _is_clone(command: Command) -> bool:
-    return command.program == "git" and _git_verb(command) in ("clone", "fetch", "pull")
+    if command.program != "git":
+        return False
+    _, others = options(command.words[1:], _GIT_VALUES)
+    if others[:1] == ["clone"]:
+        return not any(word.startswith(_HERE) for word in others[1:2])
+    newest = others[:2] == ["submodule", "update"] and "--remote" in command.words
+    return newest or others[:1] in (["fetch"], ["pull"])
 
 
 def _is_pin(command: Command) -> bool:

@@ -24,9 +24,9 @@ class _Manager:
 
 
 _APT = _Manager(
-    install=frozenset(("install", "reinstall", "build-dep")),
+    install=frozenset(("install", "reinstall", "build-dep", "satisfy", "source")),
     upgrade=frozenset(("upgrade", "dist-upgrade", "full-upgrade")),
-    exact=re.compile(r"[^=*]+=[^=*]+|.*/.*\.deb|\./.*"),
+    exact=re.compile(r"[^=*<>]+=[^=*<>]+|.*/.*\.deb|\./.*"),
     example="NAME=1.2.3-4",
     values=option_names("-o --option -t --target-release --default-release -c --config-file"),
 )
@@ -38,7 +38,7 @@ _APK = _Manager(
     values=option_names("-t --virtual -X --repository -p --root --arch --keys-dir"),
 )
 _DNF = _Manager(
-    install=frozenset(("install", "reinstall", "localinstall", "groupinstall")),
+    install=frozenset(("install", "reinstall", "localinstall", "groupinstall", "builddep", "in")),
     upgrade=frozenset(("update", "upgrade", "distro-sync", "dup", "patch")),
     exact=re.compile(r".+-(?:\d+:)?\d[\w.~^+]*-\d[\w.~^+]*|.*/.*\.rpm"),
     example="NAME-1.2.3-4.el9",
@@ -66,10 +66,19 @@ def check_system_packages(script: Script) -> Iterator[Finding]:
         manager = _MANAGERS.get(command.program)
         if manager is not None:
             yield from _check(command, manager)
+        elif command.program == "rpm":
+            remote = [word for word in command.words[1:] if re.match(r"(?:https?|ftp)://", word)]
+            if remote and "--import" not in command.words:
+                yield _unchecked(command, remote[0])
+        elif command.program == "pacman" and re.search(r" (?:-[a-z]*S|--sync)", command.text):
+            message = "pacman installs whatever is newest"
+            yield _error(command, message, "Take a base that has it, by its digest.")
 
 
 def _check(command: Command, manager: _Manager) -> Iterator[Finding]:
     found, others = options(command.words[1:], manager.values)
+    if others[:1] in (["module"], ["group"]):
+        others = others[1:]
     verb, names = (others[0] if others else ""), others[1:]
     if {"--no-download", "--no-network", "--offline"} & {name for name, _ in found}:
         return
@@ -78,7 +87,10 @@ def _check(command: Command, manager: _Manager) -> Iterator[Finding]:
         yield _error(command, message, "Leave it out: take a newer base instead.")
     if verb not in manager.install:
         return
-    loose = [name for name in names if not manager.exact.fullmatch(name)]
+    remote = [name for name in names if "://" in name]
+    if remote:
+        yield _unchecked(command, remote[0])
+    loose = [name for name in names if not manager.exact.fullmatch(name) and name not in remote]
     if loose:
         named = ", ".join(loose[:4]) + (f" and {len(loose) - 4} more" if len(loose) > 4 else "")
         message = f"{command.program} installs {named} without an exact version"
@@ -86,6 +98,12 @@ def _check(command: Command, manager: _Manager) -> Iterator[Finding]:
     elif command.appended or not names:
         message = f"what {command.program} installs here cannot be seen"
         yield _error(command, message, f"Write {manager.example} for each.")
+
+
+def _unchecked(command: Command, address: str) -> Finding:
+    message = f"{address} is fetched, and nothing checks that it is what it was"
+    hint = "Fetch it into a file, check that with sha256sum -c, and install the file."
+    return Finding(command.line, "error", "fetch-unchecked", message, hint)
 
 
 def _error(command: Command, message: str, hint: str) -> Finding:

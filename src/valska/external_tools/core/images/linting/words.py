@@ -13,9 +13,12 @@ _KEYWORDS = frozenset((
     "if", "then", "elif", "else", "fi", "while", "until", "do", "done", "esac", "!", "{", "}",
     "time",
 ))  # fmt: skip
-_WRAPPERS = frozenset(
-    ("sudo", "env", "exec", "command", "nohup", "nice", "builtin", "xargs", "timeout", "retry")
-)
+_WRAPPERS = frozenset((
+    "sudo", "doas", "env", "exec", "command", "nohup", "nice", "ionice", "builtin", "xargs",
+    "timeout", "retry", "chroot", "eatmydata", "fakeroot", "setsid", "stdbuf",
+))  # fmt: skip
+_RUNNERS = frozenset(("conda", "mamba", "micromamba"))
+_RUNNER_VALUES = frozenset(("-n", "--name", "-p", "--prefix", "-r", "--root-prefix", "--cwd"))
 _WITH_VALUE = frozenset(("-u", "-g", "-n", "-P", "-I", "-s", "-k", "-L", "-d", "-a", "-C"))
 _SHELLS = frozenset(("sh", "bash", "dash", "ash", "zsh", "ksh"))
 _DURATION = re.compile(r"\d+(?:\.\d+)?[smhd]?")
@@ -49,9 +52,12 @@ def assignments(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
 def own_words(words: Sequence[str]) -> tuple[list[str], dict[str, str], bool]:
     """Return a command without the programs that only run it, their settings, and `xargs`."""
     rest, settings, appended = list(words), {}, False
-    while rest and (name := rest[0].rpartition("/")[2]) in _WRAPPERS:
+    while rest and ((name := rest[0].rpartition("/")[2]) in _WRAPPERS or _runs_another(rest)):
         appended = appended or name == "xargs"
-        inner = _after_options(rest[1:])
+        if name in _RUNNERS:
+            inner = _after_options(rest[2:], _RUNNER_VALUES)
+        else:
+            inner = _after_options(rest[1:])[1 if name == "chroot" else 0 :]
         more, inner = assignments(inner)
         settings.update(more)
         if not inner:
@@ -60,11 +66,15 @@ def own_words(words: Sequence[str]) -> tuple[list[str], dict[str, str], bool]:
     return rest, settings, appended
 
 
-def _after_options(words: list[str]) -> list[str]:
+def _runs_another(words: list[str]) -> bool:
+    return words[0].rpartition("/")[2] in _RUNNERS and words[1:2] == ["run"]
+
+
+def _after_options(words: list[str], with_value: frozenset[str] = _WITH_VALUE) -> list[str]:
     rest = list(words)
     while rest and (rest[0].startswith("-") or _DURATION.fullmatch(rest[0])):
         option = rest.pop(0)
-        if option in _WITH_VALUE and rest:
+        if option in with_value and rest:
             rest.pop(0)
     return rest
 
