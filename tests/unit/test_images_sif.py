@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from valska.external_tools.core.errors import PrerequisiteError
+from valska.external_tools.core.images import adopt
 from valska.external_tools.core.images.building.sif import (
     DEFINITION,
     JSON,
@@ -18,6 +19,9 @@ from valska.external_tools.core.images.building.sif import (
     Frame,
     read_sif,
 )
+from valska.external_tools.core.images.squashfs import require_whole
+from valska.external_tools.core.images.store import ImageStore
+from valska.external_tools.core.images.store.importing import import_images
 from valska.external_tools.core.utils import sha256_file
 
 TIME = 1_700_000_000
@@ -153,3 +157,35 @@ def test_a_damaged_header_is_read_or_refused(tmp_path_factory, place, noise):
     assert all(found.offset >= 0 and found.size >= 0 for found in read.objects)
     assert isinstance(read.signatures, tuple)
     _ = read.system
+
+
+def test_a_whole_file_system_is_known_by_its_head(squashfs, tmp_path):
+    sif = tmp_path / "a.sif"
+    FRAME.write(squashfs, sif)
+    system = read_sif(sif).system
+    require_whole(sif, system.offset, system.size)
+    used = int.from_bytes(squashfs.read_bytes()[40:48], "little")
+    require_whole(sif, system.offset, used)
+    with pytest.raises(PrerequisiteError, match="cannot be read"):
+        require_whole(sif, system.offset, used - 1)
+    with pytest.raises(PrerequisiteError, match="cannot be read"):
+        require_whole(sif, system.offset, 20)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [(0, b"xsqs"), (12, b"\x01"), (22, b"\xff"), (28, b"\x05"), (47, b"\x01"), (64, b"\xff" * 8)],
+)
+def test_an_altered_file_system_does_not_come_into_the_store(
+    squashfs, tmp_path, apptainer, place, value
+):
+    sif, store = tmp_path / "a.sif", ImageStore(tmp_path / "store")
+    FRAME.write(squashfs, sif)
+    with sif.open("r+b") as file:
+        file.seek(read_sif(sif).system.offset + place)
+        file.write(value)
+    with pytest.raises(PrerequisiteError, match="altered image: its file system cannot be read"):
+        import_images(sif, store)
+    assert store.list() == ()
+    with pytest.raises(PrerequisiteError, match="altered image"):
+        adopt(sif, store)

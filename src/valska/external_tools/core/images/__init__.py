@@ -141,7 +141,7 @@ def describe(
     Raises
     ------
     PrerequisiteError
-        If it is not an image, or is cut off.
+        If it is not an image, or is cut off or, as far as its file system's head tells, altered.
     """
     for place in dict.fromkeys((path, Path(os.path.realpath(path)))):
         record = record_beside(place, sha256)
@@ -198,9 +198,20 @@ def _image(path: Path, record: ImageRecord, sources: Mapping[str, bytes]) -> Bun
     return BundledImage(path, record.sha256, record.size, record.facts, files)
 
 
+def _require_file_system(path: Path) -> None:
+    """Check that a SIF's file system begins as one and fits in; one that is encrypted passes."""
+    from valska.external_tools.core.images.building.sif import read_sif
+    from valska.external_tools.core.images.squashfs import require_whole
+
+    system = read_sif(path).system
+    if system is not None:
+        require_whole(path, system.offset, system.size)
+
+
 def _unknown(
     path: Path, sha256: str, apptainer: str, run: Run
 ) -> tuple[ImageRecord, dict[str, bytes]]:
+    _require_file_system(path)
     inside = definition_inside(path)
     attributes = programs.inspect(apptainer, path, run=run)
     text = inside or str(attributes.get("deffile") or "").encode()

@@ -66,6 +66,41 @@ class _Content(NamedTuple):
     offset: int
 
 
+def require_whole(path: Path, offset: int, room: int) -> None:
+    """Check the head of a squashfs, of any compression; what follows it is not read.
+
+    Parameters
+    ----------
+    path
+        The file that it is in.
+    offset, room
+        Where in it the file system begins, and how much there is for it; bytes.
+
+    Raises
+    ------
+    PrerequisiteError
+        If the file cannot be read, or no whole squashfs 4.0 can be there.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            head = file.read(min(room, _SUPER.size))
+    except OSError as error:
+        raise PrerequisiteError(f"cannot read {path}: {error.strerror}") from error
+    if len(head) == _SUPER.size:
+        fields = _SUPER.unpack(head)
+        used, tables = fields[12], (fields[13], fields[15], fields[16])
+        known = (fields[0], *fields[9:11]) == (MAGIC, 4, 0)
+        blocks = fields[3] in _BLOCK_SIZES and fields[3] == 1 << fields[6]
+        inside = all(_SUPER.size <= table < used for table in tables)
+        if known and blocks and inside and used <= room:
+            return
+    raise PrerequisiteError(
+        f"{path} is an altered image: its file system cannot be read",
+        "Fetch or build it again.",
+    )
+
+
 class SquashfsTree:
     """The tree in a squashfs.
 
