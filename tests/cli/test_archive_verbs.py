@@ -35,6 +35,12 @@ def test_archive_prints_its_path(user, bundle):
     assert (user.cwd / "b.tar.zst").read_bytes() == (user.cwd / "r1.tar.zst").read_bytes()
 
 
+def test_a_directory_that_is_not_there_is_told_at_once(user, bundle):
+    result = user.run("archive", bundle, "-o", "nodir/x.tar.zst")
+    assert (result.exit_code, "no such directory: nodir" in result.stderr) == (2, True)
+    assert not (user.cwd / "nodir").exists()
+
+
 def test_a_dry_run_writes_nothing(user, bundle):
     before = sorted(path.name for path in user.cwd.iterdir())
     assert "Would pack" in user.ok("archive", bundle, "--dry-run").stdout

@@ -136,6 +136,15 @@ def test_bundle_without_an_image_says_how_to_get_one(user):
     assert not (user.cwd / "b").exists()
 
 
+def test_what_build_refuses_names_the_option_as_its_help_does(user):
+    result = user.run("build", "pyuvsim", "--build-arg", "nothing")
+    assert (result.exit_code, "not of the form KEY=VALUE" in result.stderr) == (2, True)
+    assert "--build-arg KEY=VALUE" in user.ok("build", "--help").stdout
+    for more in ((), ("--dry-run",), ("--check-only",)):
+        result = user.run("build", "pyuvsim", "--against", "x", *more)
+        assert (result.exit_code, "--against is for --check" in result.stderr) == (2, True)
+
+
 @pytest.mark.parametrize("size", ["0", "1K", "2.5MiB", "3gb"])
 def test_copy_limit(user, size):
     bundle = user.bundle("--copy-limit", size)

@@ -258,6 +258,11 @@ def test_without_a_network_the_cause_is_told_and_nothing_is_left(user):
     assert sorted(user.cwd.iterdir()) == before
 
 
+def test_a_kit_in_a_directory_that_is_not_there(user):
+    result = user.run("fetch", "nothing", "-o", "nodir/kit.tar")
+    assert (result.exit_code, "no such directory: nodir" in result.stderr) == (2, True)
+
+
 def test_a_definition_without_an_image_is_for_building(user):
     refused = user.run("fetch", "pyuvsim", "--for", "run", "-o", "kit.tar")
     assert refused.exit_code == 3

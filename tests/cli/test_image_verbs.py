@@ -106,6 +106,11 @@ def test_a_prefix_of_several(user, store):
     assert "Give more digits" in done.stderr
 
 
+def test_an_export_into_a_directory_that_is_not_there(user, store, record):
+    result = user.run("image", "export", "tool", "-o", "nodir/x.tar")
+    assert (result.exit_code, "no such directory: nodir" in result.stderr) == (2, True)
+
+
 def test_verify_names_an_image_without_a_record(user, store, record, monkeypatch):
     other = imagestore.put(store, b"another", "other")
     store.record(record.sha256).unlink()

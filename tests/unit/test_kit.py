@@ -24,6 +24,7 @@ from kitmade import (
 
 from valska.external_tools.core.errors import (
     PrerequisiteError,
+    UsageError,
     ValskaError,
     VerificationError,
 )
@@ -296,7 +297,7 @@ def test_what_does_not_have_its_digest_is_not_packed(tmp_path, store):
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path, store):
     plan, request = plan_of(store, part_of(input_file()))
-    with pytest.raises(PrerequisiteError, match="no such directory"):
+    with pytest.raises(UsageError, match="no such directory"):
         fetch(plan, tmp_path / "none" / "kit.tar", request)
     with pytest.raises(PrerequisiteError, match="is a directory"):
         fetch(plan, tmp_path, request)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from valska.cli.image_options import images_option, open_store
-from valska.cli.options import dry_run_option, json_option
+from valska.cli.options import dry_run_option, json_option, require_parent
 from valska.cli.output import note, result, result_json
 from valska.cli.rate import Rate, bytes_text
 
@@ -94,6 +94,8 @@ def command(
     from valska.external_tools.core.archive.source import ImageFinder, archive_name, select
     from valska.external_tools.core.archive.writing import refuse_taken, write_archive
 
+    if output is not None:
+        require_parent(output)
     description = _description(title, authors, license_, publisher, citation)
     store, _ = open_store(images)
     finder = ImageFinder(path, store)

@@ -34,7 +34,7 @@ _PASSING = ("Build complete: ", "To see mksquashfs output")
 @click.argument("definition", metavar="DEF")
 @click.option("--base", metavar="PATH|URI", help="Build on this base instead of DEF's own.")
 @click.option(
-    "--build-arg", "build_args", multiple=True, metavar="NAME=VALUE", help="As apptainer build."
+    "--build-arg", "build_args", multiple=True, metavar="KEY=VALUE", help="As apptainer build."
 )
 @click.option(
     "--bind",
@@ -95,14 +95,16 @@ def command(
     --check-only builds nothing, and exits with 2 if DEF has an error. --check keeps nothing, and
     exits with 5 unless all files and their modes are the same.
     """
-    _require_one_of(check_only=check_only, check=check or against is not None, dry_run=dry_run)
+    _require_one_of(check_only=check_only, check=check, dry_run=dry_run)
+    if against is not None and not check:
+        raise UsageError("--against is for --check", "Give --check as well.")
     if check_only:
         findings = lint(find_definition(definition), _arguments(options["build_args"]))
         _print_findings(definition, findings, as_json)
         return
     request = _request(definition, **options)
     progress = {0: _follow, 1: _follow_all}.get(min(state().verbosity, 1))
-    if check or against is not None:
+    if check:
         _print_check(check_build(request, against, progress=progress), as_json)
         return
     drafted = draft_build(request)

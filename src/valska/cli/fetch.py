@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from valska.cli.options import dry_run_option, json_option
+from valska.cli.options import dry_run_option, json_option, require_parent
 from valska.cli.output import note, plain, result, result_json, table
 from valska.cli.rate import bytes_text
 from valska.cli.state import state
@@ -115,6 +115,7 @@ def _check_output(output: Path | None, force: bool) -> None:
         raise UsageError("no file is named", "Name one with -o KIT.tar, or use --dry-run.")
     if output.exists() and not force:
         raise UsageError(f"{output} is there already", "Name another, or use --force.")
+    require_parent(output)
 
 
 def _fetch(plan: KitPlan, request: KitRequest, output: Path, as_json: bool) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from valska.cli.image_options import images_option, open_store, size_text
-from valska.cli.options import dry_run_option, json_option
+from valska.cli.options import dry_run_option, json_option, require_parent
 from valska.cli.output import note, plain, result, result_json, table
 from valska.external_tools.core.images import find_record
 from valska.external_tools.core.images.record import ImageRecord
@@ -37,6 +37,8 @@ def command(
     store, _ = open_store(images)
     records = [find_record(one, store) for one in dict.fromkeys(image)]
     refuse_taken(output)
+    if output.suffix == ".tar":
+        require_parent(output)
     if not dry_run:
         export_images(store, records, output)
     _print(records, output, dry_run, as_json)

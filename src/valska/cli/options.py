@@ -81,6 +81,20 @@ def parse_pairs(pairs: tuple[str, ...], option: str) -> dict[str, str]:
     return found
 
 
+def require_parent(output: Path) -> None:
+    """Check that the directory is there in which a file is to be written.
+
+    Raises
+    ------
+    UsageError
+        If it is not.
+    """
+    from valska.external_tools.core.errors import UsageError
+
+    if not output.parent.is_dir():
+        raise UsageError(f"no such directory: {output.parent}", "Make it, or choose another.")
+
+
 def complete_tools(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """Complete the name of a tool."""
     from valska.external_tools.core.tool import tool_names

@@ -9,7 +9,12 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO, Protocol
 
-from valska.external_tools.core.errors import PrerequisiteError, ValskaError, VerificationError
+from valska.external_tools.core.errors import (
+    PrerequisiteError,
+    UsageError,
+    ValskaError,
+    VerificationError,
+)
 from valska.external_tools.core.images.registry.options import Http
 from valska.external_tools.core.images.scratch import claim_directory
 from valska.external_tools.core.kit.document import (
@@ -88,6 +93,8 @@ def fetch(plan: KitPlan, output: Path, request: KitRequest, report: Report | Non
 
     Raises
     ------
+    UsageError
+        If the kit's directory is not there.
     PrerequisiteError
         If something cannot be fetched. What was fetched before stays in the store.
     VerificationError
@@ -113,7 +120,7 @@ def fetch(plan: KitPlan, output: Path, request: KitRequest, report: Report | Non
 
 def _check_output(output: Path) -> None:
     if not output.parent.is_dir():
-        raise PrerequisiteError(f"no such directory: {output.parent}", "Make it, or write -o.")
+        raise UsageError(f"no such directory: {output.parent}", "Make it, or choose another.")
     if output.is_dir():
         raise PrerequisiteError(f"{output} is a directory", "Name a file with -o.")
 
