@@ -136,6 +136,29 @@ def test_each_finding_has_its_line_and_a_hint(look, old, new, line, code, words)
     assert code in CODES or code in SYNTAX_CODES
 
 
+@pytest.mark.parametrize(
+    ("source", "more", "why"),
+    [
+        ("/etc/hostname", "", "whole path"),
+        ("/etc/*name", "", "whole path"),
+        ("sub/../tool.lock", "", "down and up"),
+        ("tool.lock", "%setup\n    true\n\n", "there is a %setup"),
+        ("tool.lock", "%pre\n    true\n\n", "there is a %pre"),
+        ("../*/tool.lock", "", None),
+        ("./tool.lock", "", None),
+        ("tool.lock", "", None),
+    ],
+)
+def test_a_mode_of_this_machine_is_found(look, tmp_path, source, more, why):
+    (tmp_path / "sub").mkdir()
+    text = CLEAN.replace("{{ lock }}", source).replace("%test\n", f"{more}%test\n")
+    found = [one for one in look(text) if one.code == "files-mode"]
+    assert [(one.line, one.level) for one in found] == ([(8, "warning")] if why else [])
+    assert all(why in one.message for one in found)
+    allowed = text.replace("%files\n", "%files\n    # valska: allow files-mode chmod follows\n")
+    assert {one.code for one in look(allowed)}.isdisjoint({"files-mode"} if why else ())
+
+
 def test_all_findings_come_at_once_sorted_by_line(look):
     text = "Bootstrap: docker\nFrom: python:3\n%post\n pip install x\n%tset\n"
     found = [(finding.line, finding.code) for finding in look(text)]

@@ -29,6 +29,7 @@ CODES = {
     "labels": "An OCI label is missing.",
     "test": "There is no `%test`.",
     "files": "A file that `%files` copies in is not there.",
+    "files-mode": "A file comes into the image with the mode that it has on this machine.",
     "lock": "The lock is of another base, other requirements or another time.",
     "argument-undeclared": "A build argument is used and not declared in `%arguments`.",
     "argument-unused": "A build argument is declared and not used.",

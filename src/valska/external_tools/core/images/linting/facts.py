@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import dropwhile
 from pathlib import Path
 
 from valska.external_tools.core.images.finding import Finding
@@ -68,6 +69,7 @@ def check_facts(facts: Facts) -> Iterator[Finding]:
     yield from _check_test(facts)
     yield from _check_declared(facts)
     yield from _check_files(facts)
+    yield from _check_modes(facts)
 
 
 def _header(facts: Facts) -> dict[str, tuple[int, str]]:
@@ -205,6 +207,24 @@ def _check_files(facts: Facts) -> Iterator[Finding]:
             hint = f"Make it: {command}" if lock else "It is looked for beside the definition."
             message = f"{source}, which %files copies in, is not there"
             yield _error(number, "files", message, hint)
+
+
+def _check_modes(facts: Facts) -> Iterator[Finding]:
+    """Find what a build does not copy by itself, and so leaves to Apptainer with its mode."""
+    on_host = next((name for name in ("setup", "pre") if facts.named(name)), None)
+    for number, source, _ in copied_lines(facts.sections):
+        below = dropwhile(lambda part: part == "..", Path(source).parts)
+        if Path(source).is_absolute():
+            why = "it is named by its whole path"
+        elif on_host:
+            why = f"there is a %{on_host}"
+        elif ".." in below:
+            why = "its path goes down and up again"
+        else:
+            continue
+        message = f"{source} is copied with the mode that it has on this machine: {why}"
+        hint = "Put it beside the definition, or set its mode in %post."
+        yield Finding(number, "warning", "files-mode", message, hint)
 
 
 def _error(line: int, code: str, message: str, hint: str | None) -> Finding:
