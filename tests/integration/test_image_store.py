@@ -73,7 +73,8 @@ def test_a_bundle_keeps_its_image_and_runs_with_it(user, image):
     user.valska("submit", bundle, "--scheduler", "local", "--wait")
     assert set(user.states(bundle).values()) == {"completed"}
     shutil.rmtree(bundle)
-    assert image[:12] in user.valska(*gc).stdout
+    assert f"used by {bundle}, which is gone or moved" in user.valska(*gc).stderr
+    assert image[:12] in user.valska(*gc, "--gone").stdout
     assert user.valska("image", "list").stdout == ""
 
 
