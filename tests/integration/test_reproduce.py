@@ -209,7 +209,8 @@ def test_an_image_that_is_nowhere_at_all_is_missed_and_nothing_is_left(maker, st
     bundle = maker.lines(image=lost, output="of a lost image")
     maker.valska("submit", bundle, "--scheduler", "local", "--wait")
     lost.unlink()
-    done, place = reproduce(stranger, bundle, "--scheduler", "local", code=3, output="none")
+    empty = replace(stranger, env={**stranger.env, "VALSKA_IMAGES": stranger.work / "empty"})
+    done, place = reproduce(empty, bundle, "--scheduler", "local", code=3, output="none")
     assert "no image" in done.stderr
     assert "no registry is known to have it" in done.stderr
     assert not place.exists()

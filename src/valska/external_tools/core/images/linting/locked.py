@@ -16,7 +16,7 @@ from valska.external_tools.core.utils import sha256_file
 
 def check_lock(facts: Facts) -> Iterator[Finding]:
     """Find where a lock was made for another base, other requirements or another time."""
-    path = facts.path.with_name(facts.values.get("lock") or f"{facts.path.stem}{SUFFIX}")
+    path = facts.path.parent / (facts.values.get("lock") or f"{facts.path.stem}{SUFFIX}")
     if not path.is_file():
         return
     line = facts.declared.get("lock", 1)
