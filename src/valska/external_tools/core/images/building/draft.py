@@ -44,6 +44,9 @@ FORM = 1
 
 log = logging.getLogger(__name__)
 
+WAYS = frozenset(("--no-https", "--nohttps", "--disable-cache", "--no-cleanup", "--docker-login"))
+"""Options of ``apptainer build`` that change how an image comes about, and not what is in it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequest:
@@ -155,8 +158,8 @@ class BuildDraft:
             "arguments": self.arguments,
             "epoch": self.epoch,
         }
-        if self.request.options:
-            recipe["options"] = list(self.request.options)
+        if options := [word for word in self.request.options if word not in WAYS]:
+            recipe["options"] = options
         return sha256_bytes(rfc8785.dumps(recipe))
 
     def command(
