@@ -208,7 +208,7 @@ def test_names_with_blanks_and_letters_beyond_ascii_are_packed(bundle, tmp_path)
 def test_a_full_disk_is_a_clear_error(bundle, tmp_path):
     (bundle.logs / "noise.log").write_bytes(os.urandom(1 << 20))
     script = (
-        "import pathlib, sys\n"
+        "import resource, sys\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "from valska.cli import main\n"
         "main(['archive', sys.argv[1], '-o', sys.argv[2]])\n"
