@@ -8,7 +8,7 @@ from pathlib import Path
 LIVE = ("PENDING", "RUNNING", "COMPLETING", "REQUEUED", "SUSPENDED", "CONFIGURING")
 
 
-def wait_until(condition, timeout=120, pause=0.5):
+def wait_until(condition, timeout=300, pause=0.5):
     """Return the first true answer of a condition."""
     end = time.monotonic() + timeout
     while time.monotonic() < end:
@@ -51,7 +51,7 @@ def started(job):
     return wait_until(lambda: state(job) == "RUNNING")
 
 
-def ended(job, timeout=240):
+def ended(job, timeout=300):
     """Wait until a job has ended and return Slurm's word for it."""
     return wait_until(lambda: (word := state(job)) and word not in LIVE and word, timeout)
 

@@ -252,7 +252,7 @@ def test_two_builds_at_once_give_one_image(small, scratch):
     environ = {**os.environ, "TMPDIR": os.fspath(scratch)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     both = [subprocess.Popen(command, env=environ, **pipes) for _ in range(2)]
-    ends = [process.communicate(timeout=120) for process in both]
+    ends = [process.communicate(timeout=300) for process in both]
     assert [process.returncode for process in both] == [0, 0], ends
     assert len({stdout for stdout, _ in ends}) == 1
     assert len(list((scratch / "store" / "logs").iterdir())) == 1

@@ -260,7 +260,7 @@ def test_two_pulls_at_once_fetch_a_base_once(registry, tree, wire, tmp_path):
         )
         for _ in range(2)
     ]
-    first, second = (one.communicate(timeout=120)[0] for one in both)
+    first, second = (one.communicate(timeout=300)[0] for one in both)
     assert first == second
     assert has_base(Path(first.strip()), digest)
     assert left_in(bases) == [Path(first.strip()).name]
@@ -420,7 +420,7 @@ def test_a_killed_import_leaves_the_store_whole(registry, wire, pushed_big, stor
 def test_two_imports_at_once_fetch_an_image_once(registry, wire, pushed_big, store):
     wire.pause = 0.002
     both = [start_import(f"oras://{wire.host}/big:1", store) for _ in range(2)]
-    told = [one.communicate(timeout=120) for one in both]
+    told = [one.communicate(timeout=300) for one in both]
     assert [out.strip() for out, _ in told] == [pushed_big.sha256] * 2, told
     assert wire.passed < BIG * 3 // 2
     assert len(store.list()) == 1

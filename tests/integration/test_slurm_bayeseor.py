@@ -27,7 +27,7 @@ def bundle(user, slurm, contract_image):
     return make
 
 
-def ended(user, bundle, timeout=240):
+def ended(user, bundle, timeout=300):
     """Return the states of the stages when no job is left."""
     live = ("pending", "running", "unknown")
     wait_until(lambda: not set(user.states(bundle.path).values()) & set(live), timeout)

@@ -42,7 +42,7 @@ def running(slurm, user, tiny_image, seconds):
 
 
 def assert_gone(seconds):
-    wait_until(lambda: not processes(f"sleep {seconds}"), timeout=20)
+    wait_until(lambda: not processes(f"sleep {seconds}"), timeout=60)
 
 
 def assert_never_ran(bundle, jobs):

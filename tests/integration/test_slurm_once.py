@@ -122,7 +122,7 @@ def test_killed_at_any_moment(slurm, user):
 
 def test_two_submits_at_the_same_time_send_one_chain(user, bundle):
     two = [user.start(user.bin / "valska", "submit", bundle, *HOLD) for _ in range(2)]
-    assert sorted(process.wait(timeout=120) for process in two) == [0, 4]
+    assert sorted(process.wait(timeout=300) for process in two) == [0, 4]
     jobs = jobs_of(bundle)
     assert len(jobs) == 2
     user.run("scancel", *jobs)

@@ -57,7 +57,7 @@ def states(user, sweep):
     return [tuple(point["stages"][stage]["state"] for stage in STAGES) for point in points]
 
 
-def finished(user, sweep, timeout=180):
+def finished(user, sweep, timeout=300):
     """Wait until nothing of a sweep waits or runs, and return the states."""
     live = {"pending", "running", "unconfirmed"}
 
@@ -178,7 +178,7 @@ def test_killed_at_any_moment(slurm, user):
 
 def test_two_submits_at_the_same_time_send_one_of_each(user, nine):
     two = [user.start(user.bin / "valska", "submit", nine) for _ in range(2)]
-    assert sorted(process.wait(timeout=120) for process in two) == [0, 4]
+    assert sorted(process.wait(timeout=300) for process in two) == [0, 4]
     assert len(arrays_of(nine)) == 2
 
 
@@ -307,7 +307,7 @@ def test_low_limits_of_the_cluster(small):
         done = submit(user, sweep, "--resume")
         return not done["unsent"] and not done["arrays"] and not done["live"]
 
-    wait_until(resume, timeout=240, pause=2)
+    wait_until(resume, timeout=300, pause=2)
     assert finished(user, sweep) == [("completed", "completed")] * 14
     assert ran(sweep) == [(1, 1)] * 14
 

@@ -139,7 +139,7 @@ def struck(slurm, user, contract_image):
     script = script_of(sweep, KILLED, f"{signal_fit}_{WIDTHS.index(KILLED)}")
     user.run("kill", "-KILL", script)
     user.valska("cancel", sweep, "--only", label(CANCELLED))
-    user.valska("status", sweep, "--watch", timeout=240)
+    user.valska("status", sweep, "--watch", timeout=300)
     return sweep
 
 
@@ -193,7 +193,7 @@ def test_each_that_goes_wrong_is_named_and_only_that_is_done_again(user, struck)
     assert told.count("/logs/signal_fit-") == 2
     queue = "|".join(array["job_id"] for array in arrays_of(struck))
     assert ask("squeue", "--noheader", f"--jobs={queue.replace('|', ',')}", "--states=PD,R") == []
-    wait_until(lambda: not payloads(struck), timeout=20)
+    wait_until(lambda: not payloads(struck), timeout=60)
 
     redo = {
         (label(KILLED), "signal_fit"), (label(CANCELLED), "no_signal"),
@@ -208,7 +208,7 @@ def test_each_that_goes_wrong_is_named_and_only_that_is_done_again(user, struck)
         finished.pop(path, None)
 
     user.valska("submit", struck, "--resume", "--slurm", "time=5")
-    user.valska("status", struck, "--watch", timeout=240)
+    user.valska("status", struck, "--watch", timeout=300)
     assert list(points_of(user, struck).values()) == [WHOLE] * len(WIDTHS)
     assert {(label_, stage) for label_, stage in sent(struck, after=first)} == redo
     assert finished.items() <= state_of_files(struck).items()

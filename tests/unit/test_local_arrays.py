@@ -193,7 +193,8 @@ def test_a_stage_after_a_whole_array_waits_for_all_of_it(make: Make) -> None:
 
 
 def test_arrays_wait_for_one_task_of_an_earlier_submission(make: Make) -> None:
-    sweep = make('if [[ $stage == shared ]]; then sleep "0.$((3 + 5 * task))"; fi; ((task != 2))')
+    slow = 'until [[ "$stage $task" != "shared 1" ]] || grep -q "begin points0 0" notes'
+    sweep = make(f"{slow}; do sleep 0.02; done; ((task != 2))")
     sweep.send(array("shared", 3))
     for part in ("0", "1", "2"):
         after = (sweep.ref("shared", int(part)).job_id,)
