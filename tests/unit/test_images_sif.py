@@ -22,6 +22,7 @@ from valska.external_tools.core.images.building.sif import (
 from valska.external_tools.core.images.squashfs import require_whole
 from valska.external_tools.core.images.store import ImageStore
 from valska.external_tools.core.images.store.importing import import_images
+from valska.external_tools.core.process import run
 from valska.external_tools.core.utils import sha256_file
 
 TIME = 1_700_000_000
@@ -42,6 +43,38 @@ def squashfs(tmp_path, require):
     target = tmp_path / "root.squashfs"
     subprocess.run(["mksquashfs", root, target, "-quiet", "-no-progress"], check=True)
     return target
+
+
+STATUS = """\
+Package: hello
+Status: install ok installed
+Architecture: amd64
+Version: 2.10-3
+"""
+
+
+@pytest.fixture
+def installed(tmp_path, require):
+    """An image with a package of Debian's and one of Python's, packed as asked."""
+    require(shutil.which("mksquashfs"), "mksquashfs is not here")
+    root = tmp_path / "installed"
+    site = root / "opt/env/lib/python3.11/site-packages/six-1.17.0.dist-info"
+    for path, text in {
+        root / "var/lib/dpkg/status": STATUS,
+        root / "etc/os-release": "ID=debian\nVERSION_ID=12\n",
+        site / "METADATA": "Name: six\nVersion: 1.17.0\n",
+    }.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    def installed(*options):
+        packed, sif = tmp_path / "installed.squashfs", tmp_path / "installed.sif"
+        argv = ["mksquashfs", root, packed, "-quiet", "-no-progress", *options]
+        require(subprocess.run(argv, check=False).returncode == 0, f"no {options} here")
+        FRAME.write(packed, sif)
+        return sif
+
+    return installed
 
 
 @pytest.fixture
@@ -189,3 +222,37 @@ def test_an_altered_file_system_does_not_come_into_the_store(
     assert store.list() == ()
     with pytest.raises(PrerequisiteError, match="altered image"):
         adopt(sif, store)
+
+
+def test_packages_of_an_image_built_elsewhere_are_read_and_nothing_of_it_is_run(
+    installed, tmp_path, apptainer
+):
+    called = []
+
+    def watched(argv, **options):
+        called.append(argv[1])
+        return run(argv, **options)
+
+    sif = installed()
+    image = adopt(sif, ImageStore(tmp_path / "store"), run=watched)
+    record = json.loads(image.files["installed.image.json"][1])
+    assert called == ["inspect"]
+    assert record["rootfs_sha256"] == sha256_file(tmp_path / "installed.squashfs")
+    packages = record["packages"]
+    assert packages["python"] == {"six": "1.17.0"}
+    assert packages["system"] == {
+        "manager": "dpkg",
+        "distribution": "debian-12",
+        "packages": {"hello": "2.10-3"},
+    }
+    assert packages["read_from"] == "files"
+
+
+def test_an_image_whose_files_cannot_be_read_has_no_packages_in_its_record(
+    installed, tmp_path, apptainer, caplog
+):
+    image = adopt(installed("-comp", "lzo"), ImageStore(tmp_path / "store"))
+    record = json.loads(image.files["installed.image.json"][1])
+    assert record["packages"] == {"python": None, "system": None}
+    assert record["rootfs_sha256"] == sha256_file(tmp_path / "installed.squashfs")
+    assert "does not name its packages" in caplog.text

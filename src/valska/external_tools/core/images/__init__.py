@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from valska.external_tools.core.bundling import BundledImage
 from valska.external_tools.core.errors import PrerequisiteError
@@ -198,20 +199,40 @@ def _image(path: Path, record: ImageRecord, sources: Mapping[str, bytes]) -> Bun
     return BundledImage(path, record.sha256, record.size, record.facts, files)
 
 
-def _require_file_system(path: Path) -> None:
-    """Check that a SIF's file system begins as one and fits in; one that is encrypted passes."""
+def _file_system(path: Path) -> str | None:
+    """Return the digest of a SIF's file system, or None of one that is encrypted or no squashfs.
+
+    It is refused if it does not begin as a squashfs, or does not fit in.
+    """
     from valska.external_tools.core.images.building.sif import read_sif
     from valska.external_tools.core.images.squashfs import require_whole
 
-    system = read_sif(path).system
-    if system is not None:
-        require_whole(path, system.offset, system.size)
+    sif = read_sif(path)
+    if sif.system is None:
+        return None
+    require_whole(path, sif.system.offset, sif.system.size)
+    return sif.sha256(sif.system)
+
+
+def _packages(path: Path, apptainer: str, run: Run) -> dict[str, Any]:
+    """Return what an image's files say of its packages, and rpm where it needs rpm."""
+    from valska.external_tools.core.images.contents import open_image
+    from valska.external_tools.core.images.packages import read_packages
+
+    try:
+        found = read_packages(
+            open_image(path), lambda argv: programs.ask(apptainer, path, tuple(argv), run=run)
+        )
+    except PrerequisiteError as error:
+        log.warning("its record does not name its packages: %s", error.message)
+        return {"python": None, "system": None}
+    return found.to_json()
 
 
 def _unknown(
     path: Path, sha256: str, apptainer: str, run: Run
 ) -> tuple[ImageRecord, dict[str, bytes]]:
-    _require_file_system(path)
+    file_system = _file_system(path)
     inside = definition_inside(path)
     attributes = programs.inspect(apptainer, path, run=run)
     text = inside or str(attributes.get("deffile") or "").encode()
@@ -220,13 +241,13 @@ def _unknown(
     record = ImageRecord(
         sha256=sha256,
         size=path.stat().st_size,
-        rootfs_sha256=programs.rootfs_sha256(apptainer, path, run=run),
+        rootfs_sha256=file_system,
         name=name,
         created_utc=utc_now_iso(),
         origin="adopted",
         definition=definition,
         apptainer_version=programs.built_with(attributes),
-        packages=programs.image_packages(apptainer, path, run=run),
+        packages=_packages(path, apptainer, run),
         labels=programs.own_labels(attributes),
     )
     log.info("%s was not built by valska: its record says what it tells of itself", os.fspath(path))

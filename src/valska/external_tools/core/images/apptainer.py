@@ -4,33 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Mapping
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from valska.external_tools.core.errors import PrerequisiteError
 from valska.external_tools.core.process import Run, run
-from valska.external_tools.core.utils import CHUNK_BYTES
 
 TIMEOUT_S = 300.0
 """Inspecting an image takes a second; unpacking one where there is no FUSE takes minutes."""
 
 _INSTALL_HINT = "Install Apptainer 1.3 or later, or name it: apptainer in the configuration."
-_ROOTFS = re.compile(r"\|(\d+)-(\d+)\s*\|FS \(\S+?/\*System")
-_PYTHON_PACKAGES = """
-import json, platform
-from importlib.metadata import distributions
-
-found = {d.metadata["Name"]: d.version for d in distributions() if d.metadata["Name"]}
-print(json.dumps({"Python": platform.python_version(), **dict(sorted(found.items()))}))
-"""
-_SYSTEM_PACKAGES = {
-    "dpkg": ("dpkg-query", "-W", "-f", "${Package}\\t${Version}\\n"),
-    "rpm": ("rpm", "-qa", "--queryformat", "%{NAME}\\t%{VERSION}-%{RELEASE}\\n"),
-}
 _KEPT = frozenset(
     f"APPTAINER_{name}"
     for name in (
@@ -118,31 +103,6 @@ def built_with(attributes: Mapping[str, Any]) -> str | None:
     return str(version) if version else None
 
 
-def image_packages(apptainer: str, sif: Path, *, run: Run = run) -> dict[str, Any]:
-    """Return the Python and the system packages in an image; None for what it cannot say."""
-    return {
-        "python": _python_packages(apptainer, sif, run),
-        "system": _system_packages(apptainer, sif, run),
-    }
-
-
-def rootfs_sha256(apptainer: str, sif: Path, *, run: Run = run) -> str | None:
-    """Return the digest of the partition that holds the root file system, or None."""
-    done = run([apptainer, "sif", "list", os.fspath(sif)], timeout=60)
-    match = _ROOTFS.search(done.stdout)
-    return _range_sha256(sif, int(match[1]), int(match[2])) if match else None
-
-
-def _range_sha256(path: Path, start: int, end: int) -> str:
-    digest = sha256()
-    with path.open("rb") as file:
-        file.seek(start)
-        while start < end and (chunk := file.read(min(CHUNK_BYTES, end - start))):
-            digest.update(chunk)
-            start += len(chunk)
-    return digest.hexdigest()
-
-
 def ask(apptainer: str, image: Path, argv: tuple[str, ...], *, run: Run = run) -> str | None:
     """Return what a program in an image prints; None if it fails or is not there."""
     contained = ["--cleanenv", "--containall", "--no-home", "--no-eval"]
@@ -152,21 +112,3 @@ def ask(apptainer: str, image: Path, argv: tuple[str, ...], *, run: Run = run) -
         timeout=TIMEOUT_S,
     )
     return done.stdout if done.returncode == 0 else None
-
-
-def _python_packages(apptainer: str, sif: Path, run: Run) -> dict[str, str] | None:
-    for python in ("python", "python3"):
-        answer = ask(apptainer, sif, (python, "-I", "-c", _PYTHON_PACKAGES), run=run)
-        if answer is not None:
-            found: dict[str, str] = json.loads(answer)
-            return found
-    return None
-
-
-def _system_packages(apptainer: str, sif: Path, run: Run) -> dict[str, Any] | None:
-    for manager, argv in _SYSTEM_PACKAGES.items():
-        answer = ask(apptainer, sif, argv, run=run)
-        if answer is not None:
-            pairs = (line.partition("\t") for line in sorted(answer.splitlines()) if line)
-            return {"manager": manager, "packages": {name: version for name, _, version in pairs}}
-    return None
