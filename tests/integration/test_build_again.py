@@ -18,8 +18,8 @@ from processes import children, wait_until
 from valska.external_tools.core.errors import PrerequisiteError
 from valska.external_tools.core.images.building.draft import BuildRequest, draft_build
 from valska.external_tools.core.images.building.make import build
+from valska.external_tools.core.images.building.mksquashfs import find_mksquashfs
 from valska.external_tools.core.images.building.rebuild import check_build
-from valska.external_tools.core.images.building.squashfs import find_mksquashfs
 from valska.external_tools.core.images.difference import LOCK, PACKAGE
 from valska.external_tools.core.images.store import ImageStore
 from valska.external_tools.core.utils import sha256_file

@@ -10,7 +10,7 @@ import pytest
 
 from valska.external_tools.core.errors import UsageError
 from valska.external_tools.core.images import adopt
-from valska.external_tools.core.images.building.sif import read_sif
+from valska.external_tools.core.images.sif import read_sif
 from valska.external_tools.core.images.store import ImageStore
 from valska.external_tools.core.images.store.importing import import_images
 from valska.external_tools.core.images.store.signing import sign_image, signers

@@ -10,10 +10,10 @@ import pytest
 
 from valska.external_tools.core.errors import PrerequisiteError, ValskaError
 from valska.external_tools.core.images.building.canonical import make_canonical
+from valska.external_tools.core.images.building.mksquashfs import Mksquashfs, find_mksquashfs
 from valska.external_tools.core.images.building.packing import pack_image
-from valska.external_tools.core.images.building.sif import read_sif
-from valska.external_tools.core.images.building.squashfs import Mksquashfs, find_mksquashfs
 from valska.external_tools.core.images.listing import list_tree
+from valska.external_tools.core.images.sif import read_sif
 from valska.external_tools.core.process import run
 from valska.external_tools.core.utils import sha256_file
 
@@ -165,7 +165,7 @@ def test_mksquashfs_may_lie_beside_apptainer_alone(plain, monkeypatch):
     beside = plain / "apptainer" / "bin"
     beside.mkdir(parents=True)
     path = program(beside, "4.6.1")
-    places = "valska.external_tools.core.images.building.squashfs._PLACES"
+    places = "valska.external_tools.core.images.building.mksquashfs._PLACES"
     monkeypatch.setattr(places, "/nowhere")
     apptainer = plain / "apptainer-program"
     apptainer.write_text(f"#!/bin/sh\necho LIBEXECDIR={plain}\n")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from valska.external_tools.core.errors import PrerequisiteError
 from valska.external_tools.core.images import adopt
-from valska.external_tools.core.images.building.sif import (
+from valska.external_tools.core.images.sif import (
     DEFINITION,
     JSON,
     METADATA_NAME,

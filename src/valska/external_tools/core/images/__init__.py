@@ -204,7 +204,7 @@ def _file_system(path: Path) -> str | None:
 
     It is refused if it does not begin as a squashfs, or does not fit in.
     """
-    from valska.external_tools.core.images.building.sif import read_sif
+    from valska.external_tools.core.images.sif import read_sif
     from valska.external_tools.core.images.squashfs import require_whole
 
     sif = read_sif(path)

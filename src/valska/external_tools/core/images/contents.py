@@ -248,7 +248,7 @@ def open_image(sif: Path) -> Tree:
     PrerequisiteError
         If it is no SIF, or its root file system is no squashfs.
     """
-    from valska.external_tools.core.images.building.sif import read_sif
+    from valska.external_tools.core.images.sif import read_sif
     from valska.external_tools.core.images.squashfs import SquashfsTree
 
     system = read_sif(sif).system

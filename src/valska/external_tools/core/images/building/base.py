@@ -15,8 +15,8 @@ from typing import Any
 
 from valska.external_tools.core.errors import PrerequisiteError, UsageError
 from valska.external_tools.core.images.building.canonical import EMPTIED, FILES_EMPTIED
-from valska.external_tools.core.images.building.sif import read_sif
 from valska.external_tools.core.images.definition import Definition
+from valska.external_tools.core.images.sif import read_sif
 from valska.external_tools.core.suggest import did_you_mean
 from valska.external_tools.core.utils import sha256_file
 

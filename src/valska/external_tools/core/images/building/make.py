@@ -13,9 +13,9 @@ from valska.external_tools.core.errors import ValskaError
 from valska.external_tools.core.images import apptainer as programs
 from valska.external_tools.core.images.building.draft import BuildDraft, copied_files
 from valska.external_tools.core.images.building.environment import needs_fakeroot, workspace
+from valska.external_tools.core.images.building.mksquashfs import Mksquashfs, find_mksquashfs
 from valska.external_tools.core.images.building.packing import Packed, pack_image
 from valska.external_tools.core.images.building.sandbox import build_sandbox, shown_definition
-from valska.external_tools.core.images.building.squashfs import Mksquashfs, find_mksquashfs
 from valska.external_tools.core.images.building.transcript import Progress
 from valska.external_tools.core.images.listing import SUFFIX as LISTING_SUFFIX
 from valska.external_tools.core.images.record import ImageRecord

@@ -15,10 +15,10 @@ from valska.external_tools.core.errors import ValskaError
 from valska.external_tools.core.images import apptainer as programs
 from valska.external_tools.core.images.building.canonical import METADATA, make_canonical
 from valska.external_tools.core.images.building.metadata import inspect_metadata
-from valska.external_tools.core.images.building.sif import Frame
-from valska.external_tools.core.images.building.squashfs import Mksquashfs
+from valska.external_tools.core.images.building.mksquashfs import Mksquashfs
 from valska.external_tools.core.images.listing import Listing, list_tree
 from valska.external_tools.core.images.packages import Packages, read_packages
+from valska.external_tools.core.images.sif import Frame
 from valska.external_tools.core.process import Run, run
 from valska.external_tools.core.utils import sha256_file
 

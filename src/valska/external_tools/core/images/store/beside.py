@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from valska.external_tools.core.errors import ValskaError, VerificationError
-from valska.external_tools.core.images.building.sif import DEFINITION, read_sif
 from valska.external_tools.core.images.record import ImageRecord, read_record
+from valska.external_tools.core.images.sif import DEFINITION, read_sif
 from valska.external_tools.core.images.store.layout import (
     DIGEST,
     LISTING_SUFFIX,
