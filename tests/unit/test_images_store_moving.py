@@ -23,6 +23,7 @@ from valska.external_tools.core.images.store import ImageStore
 from valska.external_tools.core.images.store.exporting import export_images
 from valska.external_tools.core.images.store.importing import import_images
 from valska.external_tools.core.images.store.verification import unrecorded, verify_image
+from valska.external_tools.core.tarring import write_member
 from valska.external_tools.core.utils import sha256_bytes
 
 LISTING = b"a listing"
@@ -311,6 +312,64 @@ def test_a_small_tar_file_that_would_fill_the_disk(tmp_path):
     assert (tmp_path / "bomb.tar").stat().st_size < 1 << 20
     with pytest.raises(UsageError, match="it holds sha256/aaa"):
         import_images(tmp_path / "bomb.tar", ImageStore(tmp_path / "into"))
+
+
+def repacked(target, path, *options):
+    """Unpack an export with tar, and pack it again."""
+    out = target.with_name("unpacked")
+    out.mkdir()
+    subprocess.run(["tar", "-C", out, "-xf", target], check=True)
+    subprocess.run(["tar", *options, "-C", out, "-cf", path, "."], check=True)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["gnu", "ustar"])
+def test_tar_reads_an_export_and_may_write_it(store, full, tmp_path, kind):
+    target = export_images(store, [full], tmp_path / "out.tar")
+    path = repacked(target, tmp_path / "again.tar", f"--format={kind}")
+    check = ["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"]
+    subprocess.run(check, cwd=tmp_path / "unpacked", check=True)
+    into = ImageStore(tmp_path / "into")
+    assert [one.record for one in import_images(path, into)] == [full]
+    assert names(into) == names(store)
+
+
+def test_an_export_that_python_packed_is_read(store, full, tmp_path):
+    target = export_images(store, [full], tmp_path / "out.tar")
+    altered(target, lambda entry, data: [(entry, data)])
+    assert [one.record for one in import_images(target, ImageStore(tmp_path / "into"))] == [full]
+
+
+def test_headers_that_could_say_anything_are_not_read(store, full, tmp_path):
+    target = export_images(store, [full], tmp_path / "out.tar")
+    path = repacked(target, tmp_path / "again.tar", "--format=pax")
+    with pytest.raises(UsageError, match="not an export") as caught:
+        import_images(path, ImageStore(tmp_path / "into"))
+    assert "tar --format=gnu" in caught.value.hint
+
+
+def test_an_export_with_a_directory_of_its_own(store, full, tmp_path):
+    target = export_images(store, [full], tmp_path / "out.tar")
+    folder = tarfile.TarInfo("sha512")
+    folder.type = tarfile.DIRTYPE
+    altered(target, lambda entry, data: [(folder, b""), (entry, data)])
+    with pytest.raises(UsageError, match="it holds sha512"):
+        import_images(target, ImageStore(tmp_path / "into"))
+
+
+@pytest.mark.parametrize("more", [b"x", bytes(tarfile.RECORDSIZE + 1), b"x" * 512])
+def test_an_export_that_goes_on_after_its_end(store, full, tmp_path, more):
+    target = export_images(store, [full], tmp_path / "out.tar")
+    with target.open("ab") as file:
+        file.write(more)
+    with pytest.raises(VerificationError, match="goes on after its end"):
+        import_images(target, ImageStore(tmp_path / "into"))
+
+
+def test_a_name_that_no_header_has_room_for_is_not_packed(tmp_path):
+    with (tmp_path / "out.tar").open("wb") as file, pytest.raises(VerificationError, match="long"):
+        write_member(file, "ü" * 51, 0, io.BytesIO())
+    assert (tmp_path / "out.tar").read_bytes() == b""
 
 
 def test_an_export_that_was_cut_off(store, full, tmp_path):

@@ -12,9 +12,9 @@ from typing import Any
 import valska
 from valska.external_tools.core.errors import VerificationError
 from valska.external_tools.core.kit.supplies import SHORT
-from valska.external_tools.core.kit.tarring import NAME_BYTES
 from valska.external_tools.core.kit.wheels import FILE_NAME
 from valska.external_tools.core.schema import SchemaError, validate
+from valska.external_tools.core.tarring import NAME_BYTES
 from valska.external_tools.core.utils import sha256_bytes
 
 SCHEMA = "kit-1"

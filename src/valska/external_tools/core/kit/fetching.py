@@ -28,8 +28,8 @@ from valska.external_tools.core.kit.document import (
 from valska.external_tools.core.kit.downloading import Downloads
 from valska.external_tools.core.kit.parts import KitPlan, KitRequest, Part, RemoteBase
 from valska.external_tools.core.kit.supplies import Supplies, put
-from valska.external_tools.core.kit.tarring import write_end, write_member
 from valska.external_tools.core.kit.wheels import PackageFile
+from valska.external_tools.core.tarring import write_end, write_member
 from valska.external_tools.core.utils import fsync_directory, sha256_bytes, sha256_file
 
 

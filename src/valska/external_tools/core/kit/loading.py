@@ -27,7 +27,7 @@ from valska.external_tools.core.kit.document import (
 )
 from valska.external_tools.core.kit.fetching import Report, Silent
 from valska.external_tools.core.kit.supplies import Supplies, check_base, put
-from valska.external_tools.core.kit.tarring import Member, contents, next_member, require_end
+from valska.external_tools.core.tarring import Member, contents, next_member, require_end
 from valska.external_tools.core.utils import sha256_bytes, sha256_file
 
 _FULL = "Free some space, or name another store with $VALSKA_IMAGES."

@@ -17,6 +17,7 @@ SHORT = 12
 """Digits of a digest that are enough for people."""
 
 _IN_BASE = re.compile(r"blobs/sha256/[0-9a-f]{64}|index\.json|oci-layout")
+_FOLDERS = re.compile(r"blobs(?:/sha256)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +118,9 @@ def check_base(path: Path, digest: str, platform: str) -> None:
         If it is not.
     """
     from valska.external_tools.core.images.registry import archive
-    from valska.external_tools.core.kit.tarring import list_members
+    from valska.external_tools.core.tarring import list_members
 
-    for member in list_members(path, directories=True):
+    for member in list_members(path, directories=_FOLDERS):
         if not _IN_BASE.fullmatch(member.name):
             raise VerificationError(f"{path} holds {member.name!r}, which no base does")
     archive.check_archive(path, f"sha256:{digest}", platform)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import os
 import shutil
-import tarfile
 from collections.abc import Iterator, Sequence
+from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
 
 from valska.external_tools.core.errors import UsageError, ValskaError, VerificationError
 from valska.external_tools.core.images.record import ImageRecord
@@ -22,13 +19,13 @@ from valska.external_tools.core.images.store.layout import (
     RECEIPT_SUFFIX,
     SIF_SUFFIX,
 )
+from valska.external_tools.core.tarring import write_end, write_member
 from valska.external_tools.core.utils import fsync_directory, random_hex, replacing, sha256_bytes
 
 SUMS = "SHA256SUMS"
 """File of an export with the digest of every other one, as ``sha256sum`` writes it."""
 
 _STAYS = (SIF_SUFFIX, RECEIPT_SUFFIX, PUBLISHED_SUFFIX, ASIDE_SUFFIX)
-_MODE = 0o644
 
 
 def export_images(store: ImageStore, records: Sequence[ImageRecord], target: Path) -> Path:
@@ -117,21 +114,15 @@ def _write_directory(
 def _write_tar(
     store: ImageStore, digests: Sequence[str], small: dict[str, bytes], target: Path
 ) -> None:
-    with replacing(target) as file, tarfile.open(fileobj=file, mode="w") as tar:
+    with replacing(target) as file:
         for name, data in small.items():
-            tar.addfile(_entry(name, len(data)), io.BytesIO(data))
+            write_member(file, name, len(data), BytesIO(data))
         for sha256 in digests:
             with store.sif(sha256).open("rb") as sif:
-                hashed = _Hashed(sif)
                 size = os.fstat(sif.fileno()).st_size
-                tar.addfile(_entry(f"sha256/{sha256}{SIF_SUFFIX}", size), hashed)
-            _require(store, sha256, hashed.digest.hexdigest())
-
-
-def _entry(name: str, size: int) -> tarfile.TarInfo:
-    entry = tarfile.TarInfo(name)
-    entry.size, entry.mode = size, _MODE
-    return entry
+                packed = write_member(file, f"sha256/{sha256}{SIF_SUFFIX}", size, sif)
+            _require(store, sha256, packed)
+        write_end(file)
 
 
 def _require(store: ImageStore, sha256: str, copied: str) -> None:
@@ -140,17 +131,3 @@ def _require(store: ImageStore, sha256: str, copied: str) -> None:
             f"{store.sif(sha256)} has been altered: it does not have the digest of its name",
             "Build it again with --force, or import it again: it is replaced then.",
         )
-
-
-class _Hashed(io.RawIOBase):
-    """A file that knows the digest of what was read of it."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.digest = hashlib.sha256()
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Return so many bytes."""
-        data = self._file.read(size)
-        self.digest.update(data)
-        return data

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,11 +19,18 @@ from valska.external_tools.core.errors import (
 from valska.external_tools.core.images import describe
 from valska.external_tools.core.images.record import ImageRecord
 from valska.external_tools.core.images.store.beside import require_named
-from valska.external_tools.core.images.store.copying import cannot_copy, copy_file, copy_stream
+from valska.external_tools.core.images.store.copying import cannot_copy, copy_file
 from valska.external_tools.core.images.store.exporting import SUMS
 from valska.external_tools.core.images.store.imagestore import ImageStore
 from valska.external_tools.core.images.store.receipt import digest_image
 from valska.external_tools.core.process import Run, run
+from valska.external_tools.core.tarring import (
+    NotPlainError,
+    begins_as_tar,
+    contents,
+    next_member,
+    require_end,
+)
 from valska.external_tools.core.utils import sha256_file
 
 _SUFFIXES = r"\.[A-Za-z0-9._+-]{1,40}"
@@ -150,10 +156,7 @@ def _check_sums(directory: Path, named: Path) -> None:
 
 def _is_tar(path: Path) -> bool:
     try:
-        with tarfile.open(path, "r:"):
-            return True
-    except tarfile.TarError:
-        return False
+        return begins_as_tar(path)
     except FileNotFoundError as error:
         raise PrerequisiteError(
             f"no such image: {path}", "Name a .sif file, an export, or oras://… or docker://…."
@@ -166,31 +169,30 @@ def _is_tar(path: Path) -> bool:
 
 def _unpack(path: Path, directory: Path) -> None:
     """Write the members of an export below a directory; no other name is taken."""
-    with _readable(path, directory), tarfile.open(path, "r:") as tar:
+    with _readable(path, directory), path.open("rb") as file:
         (directory / "sha256").mkdir()
-        for member in tar:
-            if member.isdir() and _FOLDER.fullmatch(member.name):
-                continue
+        while (member := next_member(file, str(path), directories=_FOLDER)) is not None:
             match = _MEMBER.fullmatch(member.name)
-            plain = match and member.isreg() and not member.issparse()
-            source = tar.extractfile(member) if plain else None
-            if match is None or source is None:
-                raise UsageError(
-                    f"{path} is not an export of images: it holds {member.name}",
-                    "A kit is taken in by `valska load`.",
-                )
+            if match is None:
+                raise _no_export(path, member.name)
             with (directory / match[1]).open("xb") as target:
-                copy_stream(source, target)
+                target.writelines(contents(file, member, str(path)))
+        require_end(file, str(path))
+
+
+def _no_export(path: Path, name: str, hint: str | None = None) -> UsageError:
+    return UsageError(
+        f"{path} is not an export of images: it holds {name}",
+        hint or "A kit is taken in by `valska load`.",
+    )
 
 
 @contextmanager
 def _readable(path: Path, directory: Path) -> Iterator[None]:
     try:
         yield
-    except tarfile.TarError as error:
-        raise VerificationError(
-            f"{path} is cut off or altered: {error}", "Fetch it again."
-        ) from error
+    except NotPlainError as error:
+        raise _no_export(path, error.name, error.hint) from error
     except FileExistsError as error:
         raise UsageError(f"{path} holds one name twice", "Export it again.") from error
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,9 +18,29 @@ NAME_BYTES = 100
 """Longer names need headers of a kind that we neither write nor read."""
 
 _END = 2 * BLOCK
+_PAX = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+_GNU = "Headers of the kind pax are not read: `tar --format=gnu` makes none."
 
 Advance = Callable[[int], object]
 """Told how many bytes more have gone through."""
+
+
+class NotPlainError(VerificationError):
+    """A tar file has what is no plain file.
+
+    Parameters
+    ----------
+    what
+        The tar file.
+    name
+        What is in it.
+    hint
+        See `ValskaError`.
+    """
+
+    def __init__(self, what: str, name: str, hint: str | None = None) -> None:
+        super().__init__(f"{what} has {name!r}, which is no plain file", hint)
+        self.name = name
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +70,10 @@ def write_member(
     Raises
     ------
     VerificationError
-        If the content is not of this size.
+        If the content is not of this size, or the name is too long.
     """
+    if len(name.encode()) > NAME_BYTES:
+        raise VerificationError(f"{name} is too long a name for a tar file")
     info = tarfile.TarInfo(name)
     info.size, info.mode, info.mtime = size, 0o644, 0
     out.write(info.tobuf(tarfile.GNU_FORMAT))
@@ -72,7 +95,25 @@ def write_end(out: IO[bytes]) -> None:
     out.write(bytes(-out.tell() % tarfile.RECORDSIZE))
 
 
-def next_member(file: IO[bytes], what: str, *, directories: bool = False) -> Member | None:
+def begins_as_tar(path: Path) -> bool:
+    """Tell whether a file begins with a header of a tar file.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    """
+    with path.open("rb") as file:
+        try:
+            tarfile.TarInfo.frombuf(file.read(BLOCK), "utf-8", "strict")
+        except (tarfile.HeaderError, UnicodeError):
+            return False
+    return True
+
+
+def next_member(
+    file: IO[bytes], what: str, *, directories: re.Pattern[str] | None = None
+) -> Member | None:
     """Read the next header; None at the end of the archive.
 
     Parameters
@@ -82,12 +123,14 @@ def next_member(file: IO[bytes], what: str, *, directories: bool = False) -> Mem
     what
         What is read, for messages.
     directories
-        Whether directories may be there; they are passed over.
+        Names of directories that may be there; they are passed over.
 
     Raises
     ------
+    NotPlainError
+        If it tells of what is no plain file.
     VerificationError
-        If there is no whole header, or what it tells of is no plain file.
+        If there is no whole header.
     """
     while True:
         block = file.read(BLOCK)
@@ -96,11 +139,15 @@ def next_member(file: IO[bytes], what: str, *, directories: bool = False) -> Mem
         if block == bytes(BLOCK):
             return None
         info = _header(block, what, file.tell() - BLOCK)
-        if not (directories and info.isdir() and info.size == 0):
+        if not (directories and _is_one_of(directories, info)):
             break
     if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or info.size < 0:
-        raise VerificationError(f"{what} has {info.name!r}, which is no plain file")
+        raise NotPlainError(what, info.name, _GNU if info.type in _PAX else None)
     return Member(info.name, info.size, file.tell())
+
+
+def _is_one_of(directories: re.Pattern[str], info: tarfile.TarInfo) -> bool:
+    return info.isdir() and info.size == 0 and directories.fullmatch(info.name) is not None
 
 
 def _header(block: bytes, what: str, place: int) -> tarfile.TarInfo:
@@ -153,7 +200,7 @@ def require_end(file: IO[bytes], what: str) -> None:
         raise VerificationError(f"{what} goes on after its end")
 
 
-def list_members(path: Path, *, directories: bool = False) -> tuple[Member, ...]:
+def list_members(path: Path, *, directories: re.Pattern[str] | None = None) -> tuple[Member, ...]:
     """Return the files of an archive without reading them.
 
     Raises
