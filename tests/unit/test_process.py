@@ -37,6 +37,18 @@ def test_standard_input_is_empty():
     assert run(["cat"], timeout=10).stdout == ""
 
 
+@pytest.mark.parametrize("stop", [None, lambda said: False])
+def test_standard_input_from_a_file(tmp_path, stop):
+    source = tmp_path / "source"
+    source.write_text("read\n")
+    assert run(["cat"], timeout=10, stdin=source, stop=stop).stdout == "read\n"
+
+
+def test_standard_input_that_is_not_there(tmp_path):
+    with pytest.raises(PrerequisiteError, match="gone cannot be read: No such file"):
+        run(["cat"], stdin=tmp_path / "gone")
+
+
 def test_bytes_that_are_not_text_do_not_fail():
     assert run(["printf", r"a\xffb"]).stdout == "a\ufffdb"
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from valska.external_tools.core.errors import PrerequisiteError, ValskaError
 
@@ -46,6 +46,7 @@ class Run(Protocol):
         timeout: float | None = None,
         capture: bool = True,
         stop: Stop | None = None,
+        stdin: Path | None = None,
     ) -> Completed:
         """Run a program to its end."""
         ...
@@ -59,6 +60,7 @@ def run(
     timeout: float | None = None,
     capture: bool = True,
     stop: Stop | None = None,
+    stdin: Path | None = None,
 ) -> Completed:
     """Run a program to its end, without a shell.
 
@@ -77,25 +79,48 @@ def run(
     stop
         Called with what stands on stderr so far, each time that there is more. If it returns
         true, the program and all that it started are killed. Implies `capture`.
+    stdin
+        A file that the program reads from its standard input, which is empty without it.
 
     Raises
     ------
     PrerequisiteError
-        If there is no such program or directory, or the program cannot be run.
+        If there is no such program or directory, or the program cannot be run, or `stdin` cannot
+        be read.
     ProcessTimeoutError
         If it did not end in time. It has been killed then.
     """
     environment = None if env is None else dict(env)
+    with _opened(stdin) as source:
+        return _run(argv, cwd, environment, timeout, capture, stop, source)
+
+
+def _opened(stdin: Path | None) -> BinaryIO:
+    try:
+        return Path(os.devnull if stdin is None else stdin).open("rb")
+    except OSError as error:
+        raise PrerequisiteError(f"{stdin} cannot be read: {error.strerror}") from error
+
+
+def _run(
+    argv: Sequence[str],
+    cwd: Path | None,
+    env: Mapping[str, str] | None,
+    timeout: float | None,
+    capture: bool,
+    stop: Stop | None,
+    stdin: BinaryIO,
+) -> Completed:
     try:
         if stop is not None:
-            return _run_watched(argv, cwd, environment, timeout, stop)
+            return _run_watched(argv, cwd, env, timeout, stop, stdin)
         done = subprocess.run(
             list(argv),
             cwd=cwd,
-            env=environment,
+            env=env,
             timeout=timeout,
             capture_output=capture,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             text=True,
             errors="replace",
             check=False,
@@ -117,12 +142,13 @@ def _run_watched(
     env: Mapping[str, str] | None,
     timeout: float | None,
     stop: Stop,
+    stdin: BinaryIO,
 ) -> Completed:
     with subprocess.Popen(
         list(argv),
         cwd=cwd,
         env=env,
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,

@@ -16,7 +16,6 @@ TIMEOUT_S = 60.0
 
 _PROGRAM = "ssh-keygen"
 _INSTALL = "Install OpenSSH 8.2 or newer (Debian and Ubuntu: openssh-client)."
-_FROM_FILE = 'exec "$@" <"$0"'
 _TOO_OLD = re.compile(r"(?i)(unknown|illegal|invalid) option|unsupported operation")
 _GOOD = re.compile(r"Good \"[^\"]*\" signature .*?with (\S+) key (\S+)")
 _NO_FILE = re.compile(r"Load key .*: No such file")
@@ -145,8 +144,7 @@ def _keygen(
     args: Sequence[str], stdin: Path, run: Run, timeout: float | None = TIMEOUT_S
 ) -> Completed:
     require_keygen()
-    argv = ["sh", "-c", _FROM_FILE, str(stdin.absolute()), _PROGRAM, "-Y", *args]
-    done = run(argv, timeout=timeout)
+    done = run([_PROGRAM, "-Y", *args], timeout=timeout, stdin=stdin)
     if done.returncode and _TOO_OLD.search(done.stderr):
         raise PrerequisiteError(f"this {_PROGRAM} is too old to sign files", _INSTALL)
     return done

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,6 @@ TIMEOUT_S = 600.0
 _KEYRING = ("APPTAINER_CONFIGDIR", "APPTAINER_KEYSDIR")
 _SYSTEM = "FS"
 _KEYS = "`apptainer key list --secret` names the keys, `apptainer key newpair` makes one."
-_FROM_FILE = 'exec "$@" <"$0"'
 _SIGN_FAULTS = {
     "keyring is empty": (PrerequisiteError, "there is no key to sign with", _KEYS),
     "index out of range": (UsageError, "there is no key of that number", _KEYS),
@@ -172,8 +170,8 @@ def _signed(record: ImageRecord, sif: Path, by: Sequence[str]) -> ImageRecord:
 def _sign(apptainer: str, sif: Path, key: int | None, passphrase: str | None, run: Run) -> None:
     choice = [] if key is None else ["--keyidx", str(key)]
     argv = [apptainer, "sign", *choice, os.fspath(sif)]
-    with _stdin(sif.parent, passphrase) as prefix:
-        done = run([*prefix, *argv], env=_environment(), timeout=TIMEOUT_S)
+    stdin = None if passphrase is None else _pipe(sif.parent, passphrase)
+    done = run(argv, env=_environment(), timeout=TIMEOUT_S, stdin=stdin)
     if done.returncode == 0:
         return
     for text, (kind, message, hint) in _SIGN_FAULTS.items():
@@ -182,17 +180,12 @@ def _sign(apptainer: str, sif: Path, key: int | None, passphrase: str | None, ru
     raise ValskaError(f"the image is not signed: {_last(done)}", _KEYS)
 
 
-@contextmanager
-def _stdin(folder: Path, text: str | None) -> Iterator[list[str]]:
-    """Yield what makes a program read a text that is never written to a disk."""
-    if text is None:
-        yield []
-        return
+def _pipe(folder: Path, text: str) -> Path:
+    """Return a file to read a text from, once, that is never written to a disk."""
     pipe = folder / "passphrase"
     os.mkfifo(pipe, 0o600)
-    writer = threading.Thread(target=pipe.write_text, args=(f"{text}\n",), daemon=True)
-    writer.start()
-    yield ["sh", "-c", _FROM_FILE, os.fspath(pipe)]
+    threading.Thread(target=pipe.write_text, args=(f"{text}\n",), daemon=True).start()
+    return pipe
 
 
 def _verify(apptainer: str, sif: Path, run: Run) -> Completed:
