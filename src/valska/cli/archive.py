@@ -11,7 +11,8 @@ import click
 from valska.cli.image_options import images_option, open_store
 from valska.cli.options import dry_run_option, json_option, require_parent
 from valska.cli.output import note, result, result_json
-from valska.cli.rate import Rate, bytes_text
+from valska.cli.quantities import bytes_text
+from valska.cli.transfer import Transfer
 
 if TYPE_CHECKING:
     from valska.external_tools.core.archive.people import Description
@@ -108,13 +109,10 @@ def command(
         refuse_taken(file)
         _plan(selection, file, as_json)
         return
-    rate = Rate("Packing")
-    try:
+    with Transfer("Packing") as transfer:
         written = write_archive(
-            selection, file, description, allowed_secrets=allowed, progress=rate
+            selection, file, description, allowed_secrets=allowed, progress=transfer.reach
         )
-    finally:
-        rate.end()
     facts: dict[str, Any] = {"archive": file.absolute(), "size": written.size}
     facts |= {"files": written.files, "payload": written.payload}
     if as_json:

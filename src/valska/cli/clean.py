@@ -12,6 +12,7 @@ import click
 
 from valska.cli.options import json_option
 from valska.cli.output import note, plain, result, result_json, table
+from valska.cli.quantities import bytes_text, count_text
 from valska.cli.results_view import root_or_default
 from valska.external_tools.core.clean import (
     Category,
@@ -188,7 +189,8 @@ def _named(results: Iterable[Result], name: str) -> Result:
 
 
 def _asks(one: Result, size: int) -> bool:
-    question = f"Type {one.run_id} to remove {plain(one.place)} ({_bytes(size)}); Enter keeps it"
+    what = f"{plain(one.place)} ({bytes_text(size)})"
+    question = f"Type {one.run_id} to remove {what}; Enter keeps it"
     typed = click.prompt(question, default="", show_default=False, err=True)
     return bool(typed) and typed == one.run_id
 
@@ -210,14 +212,14 @@ def _show(
     for item in found.items:
         groups.setdefault((item.category.value, _where(item)), []).append(item)
     rows = [
-        (what, plain(place), str(sum(one.files for one in items)), _bytes(_size(items)))
+        (what, plain(place), str(sum(one.files for one in items)), bytes_text(_size(items)))
         for (what, place), items in groups.items()
     ]
     if rows:
         result(table(rows, ("what", "path", "files", "size")))
     for text in _reasons(found.kept):
         note(text)
-    total = f"{_bytes(found.size)} ({_files(found.items)})"
+    total = f"{bytes_text(found.size)} ({_files(found.items)})"
     if not execute:
         note(f"{total}. Nothing was done; --execute does it." if rows else "Nothing can go.")
     elif trash is None:
@@ -266,15 +268,4 @@ def _size(items: Iterable[Item]) -> int:
 
 
 def _files(items: Iterable[Item]) -> str:
-    number = sum(item.files for item in items)
-    return "1 file" if number == 1 else f"{number} files"
-
-
-def _bytes(size: int) -> str:
-    """Return a number of bytes for a person."""
-    amount = float(size)
-    for unit in ("B", "kB", "MB", "GB"):
-        if amount < 1000:
-            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
-        amount /= 1000
-    return f"{amount:.1f} TB"
+    return count_text(sum(item.files for item in items), "file")

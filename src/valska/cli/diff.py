@@ -11,6 +11,7 @@ import click
 
 from valska.cli.options import dry_run_option, json_option
 from valska.cli.output import note, plain, result, result_json, table
+from valska.cli.quantities import count_text
 from valska.cli.tolerances import take_tolerances, tolerance_options
 from valska.external_tools.core.comparison.intent import Difference, Side, compare_intent
 from valska.external_tools.core.errors import UsageError, VerificationError
@@ -65,7 +66,7 @@ def command(
         _print(one, other, found)
     if found:
         raise VerificationError(
-            f"{plain(a)} and {plain(b)} differ in {_count(len(found), 'thing')}",
+            f"{plain(a)} and {plain(b)} differ in {count_text(len(found), 'thing')}",
             "`valska diff --json` has every value in full.",
         )
 
@@ -133,7 +134,3 @@ def _as_json(one: Side, other: Side, found: Sequence[Difference]) -> dict[str, A
             for each in found
         ],
     }
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -11,7 +11,7 @@ import click
 
 from valska.cli.options import dry_run_option, json_option, require_parent
 from valska.cli.output import note, plain, result, result_json, table
-from valska.cli.rate import bytes_text
+from valska.cli.quantities import bytes_text, count_text
 from valska.cli.state import state
 from valska.cli.transfer import Transfer
 from valska.external_tools.core.config import Settings, resolve
@@ -138,7 +138,8 @@ def _fetch(plan: KitPlan, request: KitRequest, output: Path, as_json: bool) -> N
         return
     _print_notes(plan)
     here = len(plan.parts) - len(kit.fetched)
-    note(f"Packed {_count(len(plan.parts))}: {len(kit.fetched)} fetched, {here} from here.")
+    packed = count_text(len(plan.parts), "file")
+    note(f"Packed {packed}: {len(kit.fetched)} fetched, {here} from here.")
     note(f"There: valska load {output.name} (it should say that it is the kit {kit.sha256[:12]})")
     result(str(output))
 
@@ -166,7 +167,8 @@ def _print_plan(plan: KitPlan, as_json: bool) -> None:
     result(table(rows, ("kind", "name", "size", "from")))
     _print_notes(plan)
     size, known = total_size(plan.parts)
-    note(f"{_count(len(plan.parts))}, {'' if known else 'more than '}{bytes_text(size)}.")
+    more = "" if known else "more than "
+    note(f"{count_text(len(plan.parts), 'file')}, {more}{bytes_text(size)}.")
     note("Nothing was fetched.")
 
 
@@ -189,7 +191,3 @@ def _size(part: Part) -> str:
 def _print_notes(plan: KitPlan) -> None:
     for text in plan.notes:
         note(f"Not in the kit: {plain(text)}")
-
-
-def _count(number: int) -> str:
-    return f"{number} file" if number == 1 else f"{number} files"

@@ -11,6 +11,7 @@ import click
 from valska.cli.image_options import images_option, open_store
 from valska.cli.options import json_option
 from valska.cli.output import note, plain, result, result_json, table
+from valska.cli.quantities import count_text
 from valska.external_tools.core.errors import VerificationError
 from valska.external_tools.core.images.contents import find_contents
 from valska.external_tools.core.images.difference import (
@@ -141,16 +142,12 @@ def _file_rows(found: Difference) -> Iterator[tuple[str, str, str]]:
 def _verdict(found: Difference) -> str:
     if found.level != DIFFERENT:
         return "All files and their modes are the same; the images are packed differently."
-    counts = [_count(len(found.packages), "package")]
+    counts = [count_text(len(found.packages), "package")]
     if found.files is None:
         counts.append("files unknown: one of them cannot be listed")
     else:
-        counts.append(_count(len(found.files), "file"))
+        counts.append(count_text(len(found.files), "file"))
     return f"They differ: {', '.join(counts)}."
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _owner(owner: Owner) -> str:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
-from valska.cli.image_options import images_option, open_store, size_text
+from valska.cli.image_options import images_option, open_store
 from valska.cli.options import dry_run_option, json_option, require_parent
 from valska.cli.output import note, plain, result, result_json, table
+from valska.cli.quantities import bytes_text
 from valska.external_tools.core.images import find_record
 from valska.external_tools.core.images.record import ImageRecord
 from valska.external_tools.core.images.store.exporting import export_images, refuse_taken
@@ -49,7 +50,7 @@ def _print(records: list[ImageRecord], output: Path, dry_run: bool, as_json: boo
         digests = [record.sha256 for record in records]
         result_json({"dry_run": dry_run, "output": output.absolute(), "images": digests})
         return
-    rows = [(one.sha256[:12], plain(one.name), size_text(one.size)) for one in records]
+    rows = [(one.sha256[:12], plain(one.name), bytes_text(one.size)) for one in records]
     if dry_run:
         result(table(rows))
         note("Nothing was written.")

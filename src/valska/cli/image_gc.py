@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
-from valska.cli.image_options import images_option, open_store, size_text
+from valska.cli.image_options import images_option, open_store
 from valska.cli.options import json_option
 from valska.cli.output import note, plain, result, result_json, table
+from valska.cli.quantities import bytes_text
 from valska.external_tools.core.images.store.gc import Kept, Order, Survey, collect, survey
 
 _DAY_S = 24 * 3600.0
@@ -95,14 +96,14 @@ def _print(found: Survey, order: Order, execute: bool, as_json: bool) -> None:
             }
         )
         return
-    rows = [(one.sha256[:12], plain(one.name), size_text(one.size)) for one in found.items]
+    rows = [(one.sha256[:12], plain(one.name), bytes_text(one.size)) for one in found.items]
     if rows:
         result(table(rows, ("image", "name", "size")))
     for kept in found.kept:
         note(_reason(kept))
     for text in found.notes:
         note(plain(text))
-    total = size_text(found.size)
+    total = bytes_text(found.size)
     if execute:
         note(f"Deleted {total}." if rows else "Nothing was deleted.")
     else:

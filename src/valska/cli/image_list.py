@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
-from valska.cli.image_options import images_option, open_store, size_text
+from valska.cli.image_options import images_option, open_store
 from valska.cli.options import json_option
 from valska.cli.output import note, plain, result, result_json, table
+from valska.cli.quantities import bytes_text
 from valska.external_tools.core.images.record import ImageRecord
 from valska.external_tools.core.images.store import ImageStore
 from valska.external_tools.core.images.store.uses import read_uses
@@ -51,7 +52,7 @@ def _row(record: ImageRecord, bundles: int) -> tuple[str, ...]:
         plain(record.name),
         f"{record.created_utc[:10]} {'signed' if record.signature else record.origin}",
         str(bundles),
-        size_text(record.size),
+        bytes_text(record.size),
     )
 
 

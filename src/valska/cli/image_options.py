@@ -32,13 +32,3 @@ def open_store(images: Path | None) -> tuple[ImageStore, Settings]:
 
     settings = resolve(flags={"images": images}, path=state().config)
     return ImageStore(settings.images), settings
-
-
-def size_text(size: int) -> str:
-    """Return a number of bytes for a person."""
-    amount = float(size)
-    for unit in ("B", "kB", "MB", "GB"):
-        if amount < 1000:
-            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
-        amount /= 1000
-    return f"{amount:.1f} TB"

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
-from valska.cli.image_options import images_option, open_store, size_text
+from valska.cli.image_options import images_option, open_store
 from valska.cli.options import dry_run_option, json_option
 from valska.cli.output import note, plain, result, result_json
+from valska.cli.quantities import bytes_text
 from valska.external_tools.core.bundling import BundledImage
 from valska.external_tools.core.images import resolve_image
 from valska.external_tools.core.images.registry.options import http_options
@@ -62,7 +63,7 @@ def command(
         _tell_dry_run(found, reference, as_json)
         return
     http = http_options(no_https=no_https, ca_bundle=ca_bundle or settings.ca_bundle)
-    note(f"Pushing {size_text(found.size)} to {reference}.")
+    note(f"Pushing {bytes_text(found.size)} to {reference}.")
     pushed = push_image(
         found,
         reference,
@@ -77,7 +78,7 @@ def _tell_dry_run(image: BundledImage, target: Reference, as_json: bool) -> None
     if as_json:
         result_json({"dry_run": True, "sha256": image.sha256, "target": target.uri})
         return
-    result(f"{plain(image.path)} ({size_text(image.size)}) to {target.uri}")
+    result(f"{plain(image.path)} ({bytes_text(image.size)}) to {target.uri}")
     note("Nothing was pushed.")
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
-from valska.cli.image_options import image_argument, images_option, open_store, size_text
+from valska.cli.image_options import image_argument, images_option, open_store
 from valska.cli.options import json_option
 from valska.cli.output import plain, result, result_json, table
+from valska.cli.quantities import bytes_text
 from valska.external_tools.core.images import find_record
 from valska.external_tools.core.images.record import ImageRecord
 from valska.external_tools.core.images.store import ImageStore
@@ -50,7 +51,7 @@ def command(image: str, images: Path | None, as_json: bool) -> None:
 def _rows(store: ImageStore, record: ImageRecord) -> Iterator[tuple[str, str]]:
     yield "image", record.sha256
     yield "name", record.name
-    yield "file", f"{store.sif(record.sha256)} ({size_text(record.size)})"
+    yield "file", f"{store.sif(record.sha256)} ({bytes_text(record.size)})"
     yield "made", f"{record.created_utc}, {record.origin}"
     for name, entry in (("definition", record.definition), ("lock", record.lock)):
         if entry is not None:

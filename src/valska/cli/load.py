@@ -12,7 +12,7 @@ import click
 
 from valska.cli.options import dry_run_option, json_option
 from valska.cli.output import note, plain, result, result_json
-from valska.cli.rate import bytes_text
+from valska.cli.quantities import bytes_text
 from valska.cli.state import state
 from valska.cli.transfer import Transfer
 from valska.external_tools.core.config import resolve

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 import time
 from pathlib import Path
 
-import click
-
+from valska.cli.live_line import LiveLine
 from valska.cli.output import note, plain, styled
-from valska.cli.state import state
+from valska.cli.quantities import duration_text
 from valska.external_tools.core.errors import ValskaError
 from valska.external_tools.core.run_directory import Bundle
 from valska.external_tools.core.status import RunStatus, StageState, StageStatus
@@ -38,7 +35,7 @@ def rows(status: RunStatus) -> list[tuple[str, ...]]:
             styled(stage.state.value, fg=COLOURS.get(stage.state, "red")),
             stage.job_id or "-",
             str(stage.attempt or "-"),
-            duration(stage.elapsed_s),
+            duration_text(stage.elapsed_s),
             "-" if stage.exit_code is None else str(stage.exit_code),
             plain(stage.reason or ""),
         )
@@ -51,13 +48,6 @@ def describe(stage: StageStatus) -> str:
     job = f" (job {stage.job_id})" if stage.job_id else ""
     reason = f": {plain(stage.reason)}" if stage.reason else ""
     return f"{stage.stage} {stage.state.value}{job}{reason}"
-
-
-def duration(seconds: int | None) -> str:
-    """Return a number of seconds as ``h:mm:ss``."""
-    if seconds is None:
-        return "-"
-    return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
 
 
 class Progress:
@@ -75,11 +65,11 @@ class Progress:
         self._bundle = bundle
         self._told: dict[str, str] = {}
         self._running: dict[str, tuple[StageStatus, float]] = {}
-        self._live = sys.stderr.isatty() and state().verbosity >= 0
+        self._line = LiveLine()
 
     def tell(self, status: RunStatus) -> None:
         """Say what is new."""
-        self._clear()
+        self._line.clear()
         for stage in status.stages:
             phrase = describe(stage)
             if self._told.get(stage.stage) != phrase:
@@ -95,22 +85,17 @@ class Progress:
         """Let some seconds pass, keeping the line of what runs up to date."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
-            if self._live and self._running:
-                self._draw()
-            time.sleep(min(left, 1.0) if self._live else left)
-        self._clear()
+            if self._line.shows and self._running:
+                self._line.draw(self._text())
+            time.sleep(min(left, 1.0) if self._line.shows else left)
+        self._line.clear()
 
-    def _draw(self) -> None:
+    def _text(self) -> str:
         words = []
         for stage, since in self._running.values():
-            words += [stage.stage, duration(int(time.monotonic() - since))]
+            words += [stage.stage, duration_text(int(time.monotonic() - since))]
             words += [last_line(self._bundle.path / stage.log)] if stage.log else []
-        width = shutil.get_terminal_size().columns - 1
-        click.echo(f"\r\x1b[K{' '.join(words)[:width]}", err=True, nl=False, color=True)
-
-    def _clear(self) -> None:
-        if self._live:
-            click.echo("\r\x1b[K", err=True, nl=False, color=True)
+        return " ".join(words)
 
 
 def last_line(log: Path) -> str:

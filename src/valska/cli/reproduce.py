@@ -12,9 +12,9 @@ import click
 from valska.cli.options import dry_run_option, json_option, parse_directives, slurm_option
 from valska.cli.output import note, plain, result, result_json, table
 from valska.cli.progress import Progress
-from valska.cli.rate import Rate
 from valska.cli.state import state
 from valska.cli.tolerances import take_tolerances, tolerance_options
+from valska.cli.transfer import Transfer
 from valska.cli.verdicts import print_comparison, require_same
 from valska.external_tools.core.comparison.document import to_json
 from valska.external_tools.core.comparison.verdict import Tolerances
@@ -119,11 +119,8 @@ def command(
 
 
 def _located(path: Path, unpacked: Path) -> Located:
-    rate = Rate("Unpacking")
-    try:
-        return locate(path, unpacked, rate)
-    finally:
-        rate.end()
+    with Transfer("Unpacking") as transfer:
+        return locate(path, unpacked, transfer.reach)
 
 
 def _place(path: Path) -> Path:

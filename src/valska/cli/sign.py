@@ -53,14 +53,11 @@ def command(path: Path, key: Path | None, dry_run: bool, as_json: bool) -> None:
 
 
 def _prepare(path: Path) -> Signable:
-    from valska.cli.rate import Rate
+    from valska.cli.transfer import Transfer
     from valska.external_tools.core.signing.making import prepare
 
-    rate = Rate("Verifying")
-    try:
-        return prepare(path, rate)
-    finally:
-        rate.end()
+    with Transfer("Verifying") as transfer:
+        return prepare(path, transfer.reach)
 
 
 def _facts(signable: Signable, dry_run: bool) -> dict[str, Any]:

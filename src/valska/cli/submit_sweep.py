@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from valska.cli.output import note, plain, result, result_json
+from valska.cli.quantities import count_text
 from valska.cli.state import state
 from valska.external_tools.core.config import resolve
 from valska.external_tools.core.errors import SubmissionError, UsageError, ValskaError
@@ -182,7 +183,7 @@ def cancel(
         return
     for stage, places in found.cancelled.items():
         what = "would be cancelled" if dry_run else "cancelled"
-        result(f"{stage} {what}: {_count(len(places), 'task')}")
+        result(f"{stage} {what}: {count_text(len(places), 'task')}")
     if not found.cancelled:
         note("No stage waits or runs; there was nothing to cancel.")
     elif dry_run:
@@ -225,7 +226,7 @@ def _planned(done: SweepSubmission, stages: Sequence[str]) -> Iterator[str]:
     for stage in stages:
         if stage in done.planned:
             tasks, arrays = done.planned[stage]
-            yield f"{stage}: {_count(tasks, 'task')} in {_count(arrays, 'array')}"
+            yield f"{stage}: {count_text(tasks, 'task')} in {count_text(arrays, 'array')}"
     yield from map(shlex.join, done.commands)
 
 
@@ -236,9 +237,9 @@ def _arrays(done: SweepSubmission, stages: Sequence[str]) -> list[str]:
         for stage in stages:
             of = [array for array in arrays if array.stage == stage]
             if of:
-                tasks = _count(sum(array.count for array in of), "task")
+                tasks = count_text(sum(array.count for array in of), "task")
                 ids = " ".join(array.job_id or "" for array in of)
-                lines.append(f"{stage}: {tasks} in {_count(len(of), 'array')}: {ids}{again}")
+                lines.append(f"{stage}: {tasks} in {count_text(len(of), 'array')}: {ids}{again}")
     return lines
 
 
@@ -291,7 +292,7 @@ def _refuse_blocked(done: SweepSubmission) -> None:
     units, blocked = {place for place, _ in done.blocked}, _blocked(done)
     first = f"; {blocked[0]}" if len(blocked) == 1 else ""
     raise SubmissionError(
-        f"{_count(len(units), 'point')} could not be sent{first}",
+        f"{count_text(len(units), 'point')} could not be sent{first}",
         "The others are recorded. See to it, then `valska submit --resume`.",
     )
 
@@ -331,11 +332,8 @@ def _require_success(status: SweepStatus, stages: Sequence[str] | None) -> None:
     }
     if bad:
         label, what = next(iter(bad.items()))
+        points = count_text(len(bad), "point")
         raise PointFailedError(
-            f"{_count(len(bad), 'point')} of {len(status.points)} did not succeed; {label}: {what}",
+            f"{points} of {len(status.points)} did not succeed; {label}: {what}",
             "`valska status` tells why.",
         )
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -12,6 +12,7 @@ import click
 
 from valska.cli.options import dry_run_option, json_option
 from valska.cli.output import note, plain, result, result_json, table
+from valska.cli.quantities import count_text
 from valska.cli.request import bundle_request, place_options, request_options, source_arguments
 from valska.cli.tool_options import ToolCommand
 from valska.external_tools.core.run_directory import check_name
@@ -130,11 +131,7 @@ def command(
 def _summary(made: Made) -> str:
     were = "was" if len(made.kept) == 1 else "were"
     kept = f", {len(made.kept)} {were} there already" if made.kept else ""
-    return f"{_count(len(made.added), 'point')} made{kept}, {len(made.manifest.points)} in all."
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+    return f"{count_text(len(made.added), 'point')} made{kept}, {len(made.manifest.points)} in all."
 
 
 def _print_draft(draft: SweepDraft, new: SweepDraft, as_json: bool) -> None:

@@ -9,7 +9,7 @@ import click
 
 from valska.cli.options import json_option
 from valska.cli.output import note, result, result_json
-from valska.cli.rate import Rate
+from valska.cli.transfer import Transfer
 from valska.external_tools.core.errors import UsageError
 
 _SIZE = re.compile(r"([0-9]{1,15})\s*([kMGTP]?)B?", re.IGNORECASE)
@@ -54,11 +54,8 @@ def command(
         count=max_files or default.count,
         ratio=max_ratio or default.ratio,
     )
-    rate = Rate("Unpacking")
-    try:
-        unpacked = unpack_archive(file, Path.cwd(), output, limits=limits, progress=rate)
-    finally:
-        rate.end()
+    with Transfer("Unpacking") as transfer:
+        unpacked = unpack_archive(file, Path.cwd(), output, limits=limits, progress=transfer.reach)
     if as_json:
         bundle = unpacked.path / "data" / "bundle"
         result_json({"path": unpacked.path, "bundle": bundle, "files": unpacked.files})

@@ -149,14 +149,11 @@ def _receipt(path: Path, data: bytes) -> _Checked:
 
 
 def _archive(path: Path, fast: bool) -> _Checked:
-    from valska.cli.rate import Rate
+    from valska.cli.transfer import Transfer
     from valska.external_tools.core.archive.verification import verify_archive
 
-    rate = Rate("Verifying")
-    try:
-        found = verify_archive(path, fast, progress=rate)
-    finally:
-        rate.end()
+    with Transfer("Verifying") as transfer:
+        found = verify_archive(path, fast, progress=transfer.reach)
     digest = f" (sha256 {found.sha256[:12]})" if found.sha256 else ""
     said = [f"{path} is as it was packed{digest}: {_count(found.files, 'file')}."]
     said += [f"{_count(n, 'output')} of {stage} as recorded." for stage, n in found.outputs.items()]
