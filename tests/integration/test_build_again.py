@@ -8,12 +8,16 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from conftest import unavailable
 from processes import children, wait_until
+from services import unavailable
+from simpleindex import add_wheel
 
 from valska.external_tools.core.errors import PrerequisiteError
 from valska.external_tools.core.images.building.draft import BuildRequest, draft_build
@@ -32,6 +36,7 @@ INICONFIG = {
     "2.0.0": "b6a85871a79d2e3b22d2d1b94ac2824226a63c6b741c88f7ae975f18b6778374",
     "2.1.0": "9deba5723312380e77435581c6bf4935c94cbfab9b1ed33ef8d238ea168eb760",
 }
+NAMES = ("iniconfig", "six")
 SMALL = """\
 Bootstrap: localimage
 From: {base}
@@ -190,6 +195,51 @@ def test_a_rebuild_is_identical_and_leaves_nothing(small, scratch):
     assert list(store.root.glob(".build-*")) == []
     done = valska("build", small(), "--check", "--images", store.root, scratch=scratch)
     assert (done.returncode, done.stdout) == (0, "They are one image: the same SIF.\n")
+
+
+@pytest.fixture
+def index(tmp_path):
+    """A package index of which pip may keep what it got; and the wheels that it was asked for."""
+    asked = []
+
+    class Handler(SimpleHTTPRequestHandler):
+        def end_headers(self):
+            self.send_header("Cache-Control", "max-age=86400")
+            super().end_headers()
+
+        def log_message(self, *words):
+            asked.extend([self.path] if self.path.endswith(".whl") else [])
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=tmp_path / "index"))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield tmp_path / "index", f"http://127.0.0.1:{server.server_port}/", asked
+    server.shutdown()
+    server.server_close()
+
+
+def test_the_cache_of_packages_empty_and_full_gives_one_image(write, index, scratch, monkeypatch):
+    directory, url, asked = index
+    definition, home = write(scratch / "x"), scratch / "home"
+    pins = [f"{name}==1.0 --hash=sha256:{add_wheel(directory, name, '1.0')}" for name in NAMES]
+    definition.with_suffix(".lock").write_text("\n".join(pins))
+    home.mkdir()
+    monkeypatch.setenv("PIP_INDEX_URL", url)
+    monkeypatch.setenv("PIP_TRUSTED_HOST", "127.0.0.1")
+    made = []
+
+    def build_with(*binds):
+        """Build, and return how many wheels were got from the index and from pip's cache."""
+        asked.clear()
+        store = ImageStore(scratch / f"store-{len(made)}")
+        made.append(build(draft_build(request(definition, store, scratch, binds=binds))))
+        return len(asked), made[-1].log.read_text().count("Using cached")
+
+    assert build_with(f"{home}:/root") == (2, 0)
+    assert sum(path.is_file() for path in (home / ".cache" / "pip").rglob("*")) >= 2
+    assert build_with(f"{home}:/root") == (0, 2)
+    assert build_with() == (2, 0)
+    assert len({one.record.sha256 for one in made}) == 1
+    assert all(sha256_file(one.path) == one.record.sha256 for one in made)
 
 
 def test_there_has_to_be_something_to_compare_with(small, scratch):
