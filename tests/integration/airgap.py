@@ -4,7 +4,7 @@ import http.server
 import threading
 from dataclasses import dataclass
 
-from conftest import Account
+from account import Account
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import ROOT
+from account import ROOT
 
 DRAWS = ("valska report", "valska plot")
 

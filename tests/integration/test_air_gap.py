@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 from airgap import Index, Isolated
-from conftest import need, unavailable
 from howto import Page
 from pythontree import has_python, make_python_tree
 from registries import Registry, Wire
+from services import need, unavailable
 from simpleindex import add_wheel
 
 from valska.external_tools.core.images.store import ImageStore

@@ -9,10 +9,10 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from conftest import unavailable
 from howto import Page
 from pythontree import has_python, make_python_tree
 from registries import Registry
+from services import unavailable
 from simpleindex import add_wheel
 
 pytestmark = pytest.mark.apptainer

@@ -4,8 +4,8 @@ import os
 import shutil
 
 import pytest
-from conftest import unavailable
 from registries import Registry
+from services import unavailable
 from simpleindex import add_wheel
 
 from valska.external_tools.core.errors import PrerequisiteError

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Account, unavailable
+from account import Account
 from howto import Page
 from registries import Registry
+from services import unavailable
 from test_slurm_pyuvsim import datasets
 
 pytestmark = [pytest.mark.apptainer]

@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 
 import pytest
-from conftest import unavailable
+from services import unavailable
 from slurmjobs import accounts, ask, jobs_of, processes, wait_until
 from smallslurm import SmallSlurm
 
