@@ -30,12 +30,18 @@ def finished(folder, stages=None, **more):
     return bundle
 
 
-def pack(bundle, path, description=None, *, threads=None, **choice):
+def pack(bundle, path, description=None, *, threads=None, allowed_secrets=(), **choice):
     """Pack a bundle."""
     if "inputs" in choice:
         choice["inputs"] = Inputs(choice["inputs"])
     selection = select_bundle(bundle, Choice(**choice))
-    return write_archive(selection, path, description or Description(), threads=threads)
+    return write_archive(
+        selection,
+        path,
+        description or Description(),
+        threads=threads,
+        allowed_secrets=allowed_secrets,
+    )
 
 
 def plain_tar(path):

@@ -1,0 +1,256 @@
+"""What secrets look like: known forms, and values of names that are kept for secrets.
+
+Every expression is matched at a place where one of its clues stands, and reads on for a bounded
+number of bytes or up to the next place that could begin one.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_ALONE = r"(?<![A-Za-z0-9])"
+_LINE_BEFORE = 300
+_LONGEST_NAME = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A form that secrets have.
+
+    Parameters
+    ----------
+    kind
+        What it is, for a person.
+    clues
+        What it begins with, in lower case.
+    pattern
+        Matches it from there.
+    before
+        What stands before it in the same line, not far away; None if that does not matter.
+    """
+
+    kind: str
+    clues: tuple[bytes, ...]
+    pattern: re.Pattern[bytes]
+    before: re.Pattern[bytes] | None = None
+
+    def kind_at(self, text: bytes, place: int) -> str | None:
+        """Return the kind, if one begins at a place."""
+        if not self.pattern.match(text, place):
+            return None
+        if self.before is not None:
+            head = text[max(0, place - _LINE_BEFORE) : place].rpartition(b"\n")[2]
+            if not self.before.search(head):
+                return None
+        return self.kind
+
+
+def _shape(kind: str, clues: str, pattern: str, before: str | None = None) -> Shape:
+    return Shape(
+        kind,
+        tuple(clues.encode().split(b"|")),
+        re.compile(pattern.encode()),
+        re.compile(before.encode()) if before else None,
+    )
+
+
+SHAPES = (
+    _shape("private key", "-----begin ", r"-----BEGIN (?:[A-Z]+ ){0,4}PRIVATE KEY(?: BLOCK)?-----"),
+    _shape("AWS key id", "akia|asia", _ALONE + r"A[KS]IA[0-9A-Z]{16}(?![A-Za-z0-9])"),
+    _shape("GitHub token", "ghp_|gho_|ghu_|ghs_|ghr_", _ALONE + r"gh[pousr]_[A-Za-z0-9]{36}"),
+    _shape("GitHub token", "github_pat_", _ALONE + r"github_pat_[A-Za-z0-9_]{22}"),
+    _shape("GitLab token", "glpat-", _ALONE + r"glpat-[A-Za-z0-9_-]{20}"),
+    _shape("Slack token", "xox", _ALONE + r"xox[abeprs]-[A-Za-z0-9-]{10}"),
+    _shape("Google key", "aiza", _ALONE + r"AIza[0-9A-Za-z_-]{35}"),
+    _shape("Google token", "ya29.", _ALONE + r"ya29\.[A-Za-z0-9_-]{20}"),
+    _shape("Google token", "gocspx-", _ALONE + r"GOCSPX-[A-Za-z0-9_-]{20}"),
+    _shape("PyPI token", "pypi-", _ALONE + r"pypi-[A-Za-z0-9_-]{50}"),
+    _shape("npm token", "npm_", _ALONE + r"npm_[A-Za-z0-9]{36}"),
+    _shape("Hugging Face token", "hf_", _ALONE + r"hf_[A-Za-z0-9]{30}"),
+    _shape("API key", "sk-", _ALONE + r"sk-(?:(?:[a-z]{1,20}|api\d\d)-){0,3}[A-Za-z0-9_]{20}"),
+    _shape("payment key", "sk_|rk_", _ALONE + r"[rs]k_(?:live|test)_[A-Za-z0-9]{16}"),
+    _shape("Vault token", "hvs.|hvb.", _ALONE + r"hv[sb]\.[A-Za-z0-9_-]{20}"),
+    _shape("age key", "age-secret-key-", r"AGE-SECRET-KEY-1[A-Z0-9]{40}"),
+    _shape("PuTTY key", "putty-user-key-file-", r"PuTTY-User-Key-File-\d"),
+    _shape("DigitalOcean token", "dop_|doo_|dor_", _ALONE + r"do[opr]_v1_[0-9a-f]{40}"),
+    _shape("mail key", "sg.", _ALONE + r"SG\.[A-Za-z0-9_-]{20,24}\.[A-Za-z0-9_-]{30}"),
+    _shape(
+        "JSON web token",
+        "eyj",
+        r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8}",
+    ),
+    _shape(
+        "password of an option",
+        "--password|--passwd|--passphrase|--token|--api-key|--secret|--http-password",
+        r"(?<!\S)--(?:(?:http-)?password|passwd|passphrase|token|api-key|secret)[ \t]+"
+        r"['\"]?[A-Za-z0-9][^\s:]{3}",
+    ),
+    _shape(
+        "password of an option",
+        "sshpass",
+        r"(?<![\w.-])sshpass[ \t]+(?:-[^\sp]\S{0,200}[ \t]+){0,4}-p[ \t]*['\"]?[^\s$'\"<{]",
+    ),
+    _shape(
+        "password of an option", "-pass", r"(?<!\S)-pass(?:in|out)?[ \t]+['\"]?pass:[^\s$'\"<{]"
+    ),
+    _shape(
+        "password for curl",
+        "-u|--user",
+        r"(?<!\S)(?:-u|--user)(?:[ \t=]+|(?<=-u))['\"]?[^\s:$'\"]{1,100}:[^\s$'\"<{]",
+        before=r"(?<![\w.-])curl\s",
+    ),
+    _shape(
+        "login of a registry", '"auth"', r"\"auth\"[ \t]{0,9}:[ \t]{0,9}\"[A-Za-z0-9+/]{8,}={0,2}\""
+    ),
+    _shape(
+        "login of a netrc file",
+        "login|machine",
+        r"\b(?:login|machine)[ \t]+\S{1,200}\s{1,20}password[ \t]+[^\s$<{]",
+    ),
+    _shape(
+        "password in XML",
+        "<pass|<secret|<token",
+        r"<(?i:password|passwd|passphrase|secret|token)>[^<\s]{4,500}</",
+    ),
+    _shape(
+        "password in a URL",
+        "://",
+        r"(?<=[A-Za-z0-9])://[^\s/:@'\"$<{]{1,200}:[^\s/@'\"$<{]{1,1000}@[A-Za-z0-9\[]",
+    ),
+    _shape(
+        "authorization header",
+        "authorization",
+        r"(?i:authorization)['\"]?[ \t]{0,9}[:=][ \t]{0,9}['\"]?(?i:basic|bearer|token|digest)"
+        r"[ \t]+[^\s$<{%.]",
+    ),
+)
+
+NAMES = (
+    *(b"pass", b"pwd", b"secret", b"token", b"credential"),
+    *(b"apikey", b"api_key", b"api-key", b"accesskey", b"access_key", b"access-key"),
+    *(b"accountkey", b"account_key", b"private_key", b"private-key", b"privatekey"),
+)
+"""Where the last part of a name may begin that is kept for secrets, in lower case."""
+
+_NAME_BYTES = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
+_ASSIGNMENT = re.compile(
+    rb"(?P<core>passw(?:or)?d|passphrase|pass|pwd|secret[_-]?(?:access[_-]?)?key|secret|token"
+    rb"|(?:api|access|account|private)[_-]?key|credentials?)"
+    rb"(?P<quote>\\?[\"'])?[ \t]{0,40}(?P<sign>=>|:=|:(?!:)|=(?!=))[ \t]{0,200}"
+    rb"(?P<value>[bfru]{0,2}(?:\\?\"[^\"\n]{0,500}\"|'[^'\n]{0,500}')|[^\s,;}\]]{1,500})",
+    re.IGNORECASE,
+)
+_QUOTED = re.compile(rb"[A-Za-z]{0,2}\\?[\"'](.*)[\"']", re.DOTALL)
+_GLUED = frozenset((b"access", b"api", b"auth", b"bearer", b"client", b"refresh", b"session"))
+"""What stands before ``token`` or ``secret`` without a sign between them."""
+_AT_BEGINNING = re.compile(rb"[ \t{-]*(?:(?:export|set|let|local)[ \t]+)?")
+
+_HARMLESS = re.compile(
+    rb"|\$.*|<.*|\{.*|%[(sd{].*|\*+|null|none|nil|true|false|yes|no|x+|\.+|-+|[0-9]{1,3}|redacted"
+    rb"|https?://.*"
+    # The version of a package, such as Debian's base-passwd.
+    rb"|changeme|(?:\d+:)?\d+(?:\.\d+)+[0-9a-z.+~-]*",
+    re.IGNORECASE,
+)
+_HARMLESS_BARE = re.compile(rb"[*%(~|&>\[].*")
+_CALL = re.compile(rb"[A-Za-z_][\w.]*[(\[]")
+_SWITCH = re.compile(rb"files|compat|sss|ldap|nis|db|systemd|winbind|extrausers")
+"""What nsswitch.conf says of ``passwd``."""
+_NUMBER = re.compile(rb"\d{1,7}")
+_PLACE = re.compile(rb"[/.].*|ok|fail(?:ed)?|done|pass(?:ed)?|all")
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A name that is kept for secrets, and its value.
+
+    Parameters
+    ----------
+    text
+        The name, in lower case.
+    core
+        Its last part.
+    sign
+        What stands between them.
+    value
+        As it stands there, with its quotes.
+    """
+
+    text: str
+    core: bytes
+    sign: bytes
+    value: bytes
+
+    def is_harmless(self, *, in_python: bool) -> bool:
+        """Return whether the value is none, stands for another, or is code.
+
+        Parameters
+        ----------
+        in_python
+            Whether it stands in a program in Python, where a text is always quoted.
+        """
+        quoted = _QUOTED.fullmatch(self.value)
+        value = quoted[1].rstrip(b"\\") if quoted else self.value.strip(b"\\\"'")
+        if _HARMLESS.fullmatch(value) or _means_little(self.core, value):
+            return True
+        if quoted:
+            return False
+        is_call = self.sign != b":" and _CALL.match(value)
+        return bool(in_python or is_call or _HARMLESS_BARE.fullmatch(value))
+
+
+def _means_little(core: bytes, value: bytes) -> bool:
+    """Return whether something else than a secret has such a value and such a name."""
+    if core == b"token":
+        return bool(_NUMBER.fullmatch(value))
+    if core == b"passwd":
+        return bool(_SWITCH.fullmatch(value))
+    return core in (b"pass", b"pwd") and bool(_PLACE.fullmatch(value))
+
+
+def name_at(text: bytes, place: int) -> Name | None:
+    """Return the name whose last part begins at a place, if it is kept for secrets.
+
+    Parameters
+    ----------
+    text
+        A file.
+    place
+        Where one of `NAMES` stands in it.
+    """
+    match = _ASSIGNMENT.match(text, place)
+    if match is None:
+        return None
+    head = text[max(0, place - _LONGEST_NAME) : place]
+    rest = head.rstrip(_NAME_BYTES)
+    prefix = head[len(rest) :]
+    if rest.endswith(b"/") or not _is_last_part(prefix, rest, match):
+        return None
+    core = match["core"].lower()
+    name = prefix.lower() + core
+    return Name(name.lstrip(b"_-").decode(), core, match["sign"], match["value"])
+
+
+def _is_last_part(prefix: bytes, rest: bytes, match: re.Match[bytes]) -> bool:
+    """Return whether what was found is a part of its own in the name."""
+    core = match["core"]
+    glued = re.split(rb"[_-]", prefix)[-1]
+    own = not glued or (core[:1].isupper() and not glued[-1:].isupper()) or core.isupper()
+    if core.lower() in (b"password", b"passwd"):
+        return True
+    if core.lower() not in (b"pass", b"pwd"):
+        return own or glued.lower() in _GLUED
+    if prefix:
+        return own and (bool(glued) or prefix.endswith(b"_"))
+    return _is_bare_key(rest, match)
+
+
+def _is_bare_key(rest: bytes, match: re.Match[bytes]) -> bool:
+    """Return whether ``pass`` or ``pwd`` alone is a key, not a word or what a test prints."""
+    if match["quote"] and rest[-1:] in (b"'", b'"'):
+        return True
+    if match["sign"] == b"=":
+        return match["core"] != b"PWD"
+    line = rest.rpartition(b"\n")[2]
+    return not match["core"].isupper() and _AT_BEGINNING.fullmatch(line) is not None
