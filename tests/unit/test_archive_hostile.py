@@ -1,5 +1,7 @@
 """Archives that would do harm: each kind is refused, and nothing is written or left behind."""
 
+import io
+import subprocess
 import tarfile
 import zlib
 from contextlib import suppress
@@ -105,6 +107,37 @@ def test_the_hostile_entry_is_named(archive, place, tmp_path):
     path = repacked(archive, tmp_path / "x.tar.zst", more=HOSTILE["a name that leads out"])
     with pytest.raises(HostileError, match="leads out of the archive"):
         unpack_archive(path, place)
+
+
+def with_global_header(archive, target, fields):
+    """Pack an archive again as it is, but for a header before it that is about all entries."""
+    buffer = io.BytesIO()
+    with tarfile.open(
+        fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT, pax_headers=fields
+    ) as tar:
+        header = tar.offset
+    data = zstandard.ZstdCompressor().compress(buffer.getvalue()[:header] + plain_tar(archive))
+    target.write_bytes(data + trailer(len(data), zlib.crc32(data)))
+    return target
+
+
+@pytest.mark.parametrize("fields", [{"path": "r1/data/other"}, {"mtime": "1"}, {"comment": "x"}])
+def test_a_header_about_all_entries_is_refused(archive, place, tmp_path, fields):
+    path = with_global_header(archive, tmp_path / "g.tar.zst", fields)
+    assert [(one.kind.value, one.path) for one in verify_archive(path).findings] == [
+        ("unexpected", "g.tar.zst")
+    ]
+    before = everything(tmp_path)
+    with pytest.raises(HostileError, match="changes entries after it"):
+        unpack_archive(path, place)
+    assert everything(tmp_path) == before
+
+
+def test_tar_gives_other_times_by_such_a_header(archive, tmp_path):
+    path = with_global_header(archive, tmp_path / "g.tar.zst", {"mtime": "1"})
+    argv = ["tar", "--zstd", "-xf", path, "-C", tmp_path, "r1/README.md"]
+    subprocess.run(argv, check=True)
+    assert (tmp_path / "r1" / "README.md").stat().st_mtime == 1
 
 
 def test_a_hostile_entry_comes_first_and_nothing_is_written(place, tmp_path):

@@ -373,18 +373,23 @@ class _Reader:
             data = self._take(size + padding(size))[:size]
             if kind == b"x":
                 extended |= pax_records(data)
-            elif kind != b"g":
+            elif kind == b"g":
+                self._refuse(self._name, "it has a header that changes entries after it")
+            else:
                 extended["path" if kind == b"L" else "linkpath"] = data.rstrip(b"\0")
+
+    def _refuse(self, path: str, why: str) -> None:
+        if self._strict:
+            raise HostileError(
+                f"{self._name} is refused: {why}", "Nothing was unpacked. Do not trust it."
+            )
+        self._note(FindingKind.UNEXPECTED, path, why)
 
     def _entry(self, header: Header) -> None:
         try:
             name = self._names.check(header)
         except EntryError as error:
-            if self._strict:
-                raise HostileError(
-                    f"{self._name} is refused: {error}", "Nothing was unpacked. Do not trust it."
-                ) from error
-            self._note(FindingKind.UNEXPECTED, header.name, str(error))
+            self._refuse(header.name, str(error))
             name = ""
         if header.size and header.kind not in (Kind.FILE, Kind.OTHER):
             raise _BrokenError(f"a {header.kind} with content")
