@@ -93,6 +93,12 @@ def test_bytes_that_are_no_text_have_their_line(tmp_path):
     assert [(finding.line, finding.code) for finding in lint(path)] == [(2, "text")]
 
 
+def test_a_byte_order_mark_is_named_and_nothing_else(look):
+    assert [(finding.line, finding.code) for finding in look(f"\ufeff{CLEAN}")] == [
+        (1, "byte-order-mark")
+    ]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "line", "code", "words"),
     [

@@ -30,32 +30,47 @@ HEADERS = frozenset((
 ))  # fmt: skip
 WITHOUT_FROM = frozenset(("scratch", "debootstrap", "yum", "dnf", "zypper", "arch", "busybox"))
 """Bootstrap agents that make a file system from packages, or none."""
-WITH_FROM = frozenset((
-    "docker", "docker-archive", "docker-daemon", "library", "localimage", "oci", "oci-archive",
-    "oras", "shub",
+AGENTS = frozenset((
+    "docker", "docker-archive", "docker-daemon", "library", "oci", "oci-archive", "oras", "shub",
 ))  # fmt: skip
-"""Bootstrap agents that take the base which ``From:`` names."""
+"""Bootstrap agents whose base a URI can name."""
+
+LOCAL = "localimage"
+"""Bootstrap agent of a file or a directory of this machine."""
 
 SYNTAX_CODES = frozenset((
-    "no-bootstrap", "agent", "no-from", "header", "header-twice", "stages", "section",
-    "argument-form", "argument-twice", "braces",
+    "byte-order-mark", "no-bootstrap", "agent", "no-from", "header", "header-twice", "stages",
+    "section", "argument-form", "argument-twice", "braces",
 ))  # fmt: skip
 
+_FIRST = ("byte-order-mark", "no-bootstrap")
 _OPEN = re.compile(r"\{\{\s*[A-Za-z_]\w*(?!.*\}\})", re.ASCII)
+_MARK = "\ufeff"
 _EXAMPLES = "See containers/ for definitions that build."
 
 
 def check_syntax(text: str) -> tuple[Finding, ...]:
     """Return the errors of form in a definition, sorted by line."""
+    marked, text = text.startswith(_MARK), text.removeprefix(_MARK)
     header, sections = read_header(text), read_sections(text)
     found = [
+        *(_check_mark() if marked else ()),
         *_check_header(header),
         *_check_stages(text),
         *(finding for section in sections for finding in _check_name(section)),
         *_check_arguments(sections),
         *_check_braces(text),
     ]
-    return tuple(sorted(found, key=lambda finding: (finding.line, finding.code != "no-bootstrap")))
+    return tuple(sorted(found, key=lambda finding: (finding.line, finding.code not in _FIRST)))
+
+
+def _check_mark() -> Iterator[Finding]:
+    yield _error(
+        1,
+        "byte-order-mark",
+        "it begins with a byte-order mark, which Apptainer refuses",
+        "Save it as UTF-8 without one.",
+    )
 
 
 def _check_header(header: tuple[Entry, ...]) -> Iterator[Finding]:
@@ -83,7 +98,7 @@ def _check_header(header: tuple[Entry, ...]) -> Iterator[Finding]:
 
 
 def _check_agent(entry: Entry) -> Iterator[Finding]:
-    known = WITH_FROM | WITHOUT_FROM
+    known = AGENTS | WITHOUT_FROM | {LOCAL}
     if entry.value.lower() in known or "{{" in entry.value:
         return
     message = f"Apptainer does not know Bootstrap: {entry.value}"

@@ -17,16 +17,9 @@ from valska.external_tools.core.errors import PrerequisiteError, UsageError
 from valska.external_tools.core.images.building.canonical import EMPTIED, FILES_EMPTIED
 from valska.external_tools.core.images.definition import Definition
 from valska.external_tools.core.images.sif import read_sif
+from valska.external_tools.core.images.syntax import AGENTS, LOCAL
 from valska.external_tools.core.suggest import did_you_mean
 from valska.external_tools.core.utils import sha256_file
-
-AGENTS = frozenset(
-    ("docker", "docker-archive", "docker-daemon", "library", "oci", "oci-archive", "oras", "shub")
-)
-"""Bootstrap agents that ``--base`` takes in a URI."""
-
-LOCAL = "localimage"
-"""Bootstrap agent of a file or a directory of this machine."""
 
 _URI = re.compile(r"(?P<agent>[a-z]+(?:-[a-z]+)?):(?://)?(?P<rest>[^/].*|/.*)")
 _PIN = re.compile(r"@sha256:([0-9a-f]{64})$|\bsha256\.([0-9a-f]{64})$")
