@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import socket
 import stat
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -211,6 +212,33 @@ def test_a_refusal_is_not_asked_again(monkeypatch):
     with pytest.raises(PrerequisiteError, match="private"):
         retried(Http(), lambda: given_or_raised(answers))
     assert answers == ["here"]
+
+
+@pytest.mark.parametrize(
+    ("code", "times", "told"),
+    [
+        (socket.EAI_NONAME, 1, "no such name"),
+        (socket.EAI_NODATA, 1, "no such name"),
+        (socket.EAI_AGAIN, 3, "looked up now"),
+    ],
+)
+def test_a_name_that_nobody_has_is_not_asked_for_again(monkeypatch, code, times, told):
+    """A stand-in for the resolver: a real one is as it is."""
+    asked = []
+
+    def look_up(host, *rest):
+        asked.append(host)
+        raise socket.gaierror(code, "told by the resolver")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    with pytest.raises(PrerequisiteError, match=told):
+        resolve("registry.invalid/x:1", http=Http(attempts=3, pause=0.0, environ={}))
+    assert asked == ["registry.invalid"] * times
+
+
+def test_a_name_that_nobody_can_have_is_named():
+    with pytest.raises(PrerequisiteError, match="there is no such name"):
+        resolve(f"{'a' * 64}.org/x:1", http=Http(attempts=1, environ={}))
 
 
 def given_or_raised(answers):

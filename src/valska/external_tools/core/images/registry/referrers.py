@@ -160,7 +160,7 @@ def _list_by_tag(connection: Connection, subject: Manifest, entry: dict[str, Any
 def _listed_by_tag(connection: Connection, subject: Manifest) -> list[dict[str, Any]]:
     from dataclasses import replace
 
-    from valska.external_tools.core.images.registry.transport import NotFoundError
+    from valska.external_tools.core.images.registry.failures import NotFoundError
 
     try:
         named = replace(subject.reference, tag=_tag(subject), digest=None)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import socket
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,9 +18,15 @@ import oras.auth.utils
 import oras.provider
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3.exceptions import LocationValueError
 
 from valska.external_tools.core.errors import PrerequisiteError
 from valska.external_tools.core.images.registry.credentials import account_keys, read_logins
+from valska.external_tools.core.images.registry.failures import (
+    NoAnswerError,
+    NotFoundError,
+    broken_connection,
+)
 from valska.external_tools.core.images.registry.options import Http
 from valska.external_tools.core.images.registry.reference import (
     DOCKER_HUB,
@@ -39,26 +44,6 @@ _T = TypeVar("_T")
 
 log = logging.getLogger(__name__)
 logging.getLogger("oras.logger").addHandler(logging.NullHandler())
-
-
-class NoAnswerError(PrerequisiteError):
-    """A registry does not answer now; asking again may help.
-
-    Parameters
-    ----------
-    message, hint
-        See `ValskaError`.
-    wait
-        Seconds to wait before asking again, if the registry said so.
-    """
-
-    def __init__(self, message: str, hint: str | None = None, wait: float | None = None) -> None:
-        super().__init__(message, hint)
-        self.wait = wait
-
-
-class NotFoundError(PrerequisiteError):
-    """A registry does not have what was asked for."""
 
 
 class Connection:
@@ -130,7 +115,7 @@ class Connection:
             response = self._client.do_request(
                 url, method, headers=dict(headers or {}), data=data, stream=True
             )
-        except requests.RequestException as error:
+        except (requests.RequestException, LocationValueError) as error:
             raise self.broken(error) from error
         except ValueError as error:
             raise self._unauthorised(what) from error
@@ -153,19 +138,8 @@ class Connection:
         return asked and b"HTTPS server" in said[:200]
 
     def broken(self, error: Exception) -> PrerequisiteError:
-        """Return the error that a broken connection stands for; it tells no URL."""
-        registry = self.reference.registry
-        if isinstance(error, requests.exceptions.SSLError):
-            return _distrusted(registry, str(error))
-        if isinstance(error, requests.exceptions.Timeout):
-            reason = f"no answer within {max(self.http.timeout):g} s"
-        else:
-            reason = _reason(error)
-        return NoAnswerError(
-            f"the registry {registry} does not answer: {reason}",
-            "Check the network and https_proxy; valska fetch prepares builds and runs "
-            "for a machine that has none.",
-        )
+        """Return the error that a broken connection stands for, see `broken_connection`."""
+        return broken_connection(self.reference.registry, error, max(self.http.timeout))
 
     def _refusal(
         self, response: requests.Response, said: bytes, what: str | None
@@ -337,42 +311,6 @@ def _is_passing(code: int) -> bool:
 
 def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
-
-
-def _distrusted(registry: str, text: str) -> PrerequisiteError:
-    if "WRONG_VERSION_NUMBER" in text or "wrong version number" in text:
-        return PrerequisiteError(
-            f"the registry {registry} does not speak HTTPS",
-            "If it is meant to be asked over plain HTTP, say --no-https.",
-        )
-    return PrerequisiteError(
-        f"the certificate of the registry {registry} is not trusted",
-        "Name the certificates to trust: --ca-bundle, ca_bundle in the configuration, "
-        "or SSL_CERT_FILE.",
-    )
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an exception and what it wraps, as arguments, reasons or causes."""
-    seen: set[int] = set()
-    waiting: list[BaseException | None] = [error]
-    while waiting:
-        found = waiting.pop(0)
-        if found is None or id(found) in seen:
-            continue
-        seen.add(id(found))
-        yield found
-        inner = (*found.args, getattr(found, "reason", None), found.__cause__, found.__context__)
-        waiting += [part for part in inner if isinstance(part, BaseException)]
-
-
-def _reason(error: BaseException) -> str:
-    """Return what the system said of a broken connection."""
-    found = tuple(_chain(error))
-    if any(isinstance(part, socket.gaierror) for part in found):
-        return "its name is not known here"
-    words = (part.strerror for part in found if isinstance(part, OSError) and part.strerror)
-    return next(words, "the connection broke off").lower()
 
 
 def _beginning(response: requests.Response) -> bytes:
