@@ -3,14 +3,22 @@
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 
-from valska.external_tools.core.errors import PrerequisiteError, UsageError, ValskaError
+from valska.external_tools.core.errors import (
+    ConfigError,
+    PrerequisiteError,
+    UsageError,
+    ValskaError,
+)
 from valska.external_tools.core.images.apptainer import clean_environment
 from valska.external_tools.core.images.building.base import replacement_base, tree_sha256
+from valska.external_tools.core.images.building.draft import BuildRequest, draft_build
 from valska.external_tools.core.images.building.environment import build_environment, find_ca_bundle
 from valska.external_tools.core.images.building.transcript import explain_failure
+from valska.external_tools.core.images.store import ImageStore
 from valska.external_tools.core.utils import sha256_file
 
 ORIGINAL = "docker://registry/python@sha256:" + "b" * 64
@@ -241,6 +249,16 @@ LOGS = {
         "%post",
         "access denied",
     ),
+    "bind": (
+        "INFO:    Running post scriptlet\n"
+        "FATAL:   container creation failed: mount hook function failure: mount /c->/c"
+        " error: while mounting /c: destination /c doesn't exist in container\n"
+        "FATAL:   While performing build: while running engine: while running %post section: "
+        "exit status 255\n",
+        PrerequisiteError,
+        "bound to where docker://registry/x has nothing",
+        "--bind SRC:DST",
+    ),
     "nothing": ("", ValskaError, "failed", "it ends"),
 }
 
@@ -257,3 +275,22 @@ def test_a_failed_build_is_explained(tmp_path, name):
     assert hint in error.hint
     assert os.fspath(log) in error.hint
     assert "\x1b" not in error.hint
+
+
+@pytest.mark.parametrize("name", ["nosuch", "x" * 300])
+def test_a_path_to_bind_that_is_not_there_is_refused_before_anything_is_built(tmp_path, name):
+    definition = tmp_path / "x.def"
+    definition.write_text(f"Bootstrap: docker\nFrom: r/p@{PIN}\n")
+    request = BuildRequest(
+        definition=definition,
+        store=ImageStore(tmp_path / "store"),
+        binds=("/usr:/usr:ro", f"/proc/self/cwd/{name}:/mnt"),
+        apptainer="no-such-apptainer",
+    )
+    with pytest.raises(PrerequisiteError, match=f"there is no /proc/self/cwd/{name} to bind"):
+        draft_build(request)
+    with pytest.raises(ConfigError, match="not usable"):
+        draft_build(replace(request, binds=(name,)))
+    with pytest.raises(PrerequisiteError, match="no such program"):
+        draft_build(replace(request, binds=("/usr:/usr:ro",)))
+    assert not (tmp_path / "store").exists()

@@ -6,14 +6,14 @@ import logging
 import os
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import rfc8785
 
-from valska.external_tools.core.errors import UsageError
+from valska.external_tools.core.errors import PrerequisiteError, UsageError
 from valska.external_tools.core.images import apptainer as programs
 from valska.external_tools.core.images.building.base import (
     Base,
@@ -205,8 +205,10 @@ def draft_build(request: BuildRequest, *, run: Run = run) -> BuildDraft:
     ------
     UsageError
         If the definition, a build argument or the base cannot be used.
+    ConfigError
+        If a bind has no form that can be used.
     PrerequisiteError
-        If Apptainer, the base or the CA bundle is missing.
+        If Apptainer, the base, the CA bundle or a path to bind is missing.
     """
     definition = read_definition(request.definition)
     arguments = dict(request.build_arguments)
@@ -214,6 +216,7 @@ def draft_build(request: BuildRequest, *, run: Run = run) -> BuildDraft:
         if any(not c.isprintable() for c in value):
             raise UsageError(f"build argument {name} has a control character")
     check_arguments(definition, arguments)
+    _check_binds(request.binds)
     files = copied_files(definition, arguments)
     draft = BuildDraft(
         request=request,
@@ -227,6 +230,17 @@ def draft_build(request: BuildRequest, *, run: Run = run) -> BuildDraft:
     recipe = draft.recipe_sha256
     existing = request.store.newest(recipe_sha256=recipe) if recipe else None
     return replace(draft, existing=existing)
+
+
+def _check_binds(binds: Iterable[str]) -> None:
+    for bind in binds:
+        mount_spec(bind)
+        source = bind.partition(":")[0]
+        if not os.path.exists(source):  # noqa: PTH110 - of a name that is too long, pathlib raises
+            raise PrerequisiteError(
+                f"there is no {source} to bind",
+                "Check --bind, or build_binds in the configuration.",
+            )
 
 
 def _epoch(draft: BuildDraft) -> int:

@@ -104,6 +104,13 @@ _FAULTS: tuple[tuple[bool, str, type[ValskaError], str, str], ...] = (
         "the package index does not answer",
         "Set PIP_INDEX_URL to an index that this machine reaches, or https_proxy.",
     ),
+    (
+        _EVER,
+        r"destination .* doesn't exist in container",
+        PrerequisiteError,
+        "a path is bound to where {base} has nothing",
+        "Bind it to a path that is there: --bind SRC:DST.",
+    ),
     (_EVER, r"execute %test script", ValskaError, "the image is built, but fails its own test", ""),
     (_EVER, r"while running %post section", ValskaError, "a command of %post failed", ""),
 )
