@@ -7,6 +7,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
+from valska.external_tools.core.archive.errors import HostileError
 from valska.external_tools.core.archive.places import DATA
 from valska.external_tools.core.archive.tar import Header, Kind
 
@@ -18,6 +19,7 @@ DEEPEST = 100
 _SPECIAL_BITS = 0o7000
 _LONGEST_PART = 255
 _LONGEST = 4000
+_SHORT = _LONGEST_PART // 4
 _MOST_CHARACTERS = 1 << 28
 _FREE_BYTES = 1 << 30
 
@@ -69,6 +71,7 @@ class Names:
         self._implied: set[str] = set()
         self._folded: dict[str, str] = {}
         self._good_parents: set[str] = set()
+        self._plain: set[str] = set()
 
     def add_bytes(self, size: int, packed: int) -> None:
         """Count what was decompressed.
@@ -85,8 +88,6 @@ class Names:
         HostileError
             If it is too much: reading on is of no use.
         """
-        from valska.external_tools.core.archive.errors import HostileError
-
         self._bytes += size
         hint = "If you trust it, raise the limit: see `valska unpack --help`."
         if self._bytes > self._limits.size:
@@ -107,7 +108,7 @@ class Names:
             If there are too many.
         """
         self._count_one(header.name)
-        name = _checked(header)
+        name = self._checked(header)
         top, _, path = name.partition("/")
         if self.top and top != self.top:
             raise EntryError(f"{name!r} lies beside the directory {self.top!r}")
@@ -118,10 +119,26 @@ class Names:
             self._place(path, header)
         return path
 
+    def _checked(self, header: Header) -> str:
+        name = header.name
+        if UNUSABLE.search(name):
+            raise EntryError(f"{name[:200]!r} has control characters, or is not UTF-8")
+        if header.kind is Kind.DIRECTORY:
+            name = name.removesuffix("/")
+        parent, _, last = name.rpartition("/")
+        beside = parent in self._plain and last not in ("", ".", "..") and len(last) <= _SHORT
+        if not beside:
+            _check_path(name, repr(header.name[:200]))
+            if parent and len(parent) < _LONGEST - _LONGEST_PART:
+                self._plain.add(parent)
+        if header.kind not in (Kind.FILE, Kind.DIRECTORY, Kind.LINK):
+            raise EntryError(f"{header.name[:200]!r} is a {header.kind}")
+        if header.mode & _SPECIAL_BITS:
+            raise EntryError(f"{header.name[:200]!r} has set-id or sticky bits")
+        return name
+
     def _count_one(self, name: str) -> None:
         """Count what takes a place on the disk, and its name one in memory."""
-        from valska.external_tools.core.archive.errors import HostileError
-
         self._count += 1
         self._characters += len(name)
         if self._count > self._limits.count:
@@ -175,15 +192,9 @@ def folded(name: str) -> str:
     return name.lower() if name.isascii() else unicodedata.normalize("NFC", name.casefold())
 
 
-def _checked(header: Header) -> str:
-    name = header.name
-    shown = repr(name[:200])
-    if UNUSABLE.search(name):
-        raise EntryError(f"{shown} has control characters, or is not UTF-8")
+def _check_path(name: str, shown: str) -> None:
     if name.startswith("/"):
         raise EntryError(f"{shown} is an absolute path")
-    if header.kind is Kind.DIRECTORY:
-        name = name.removesuffix("/")
     parts = name.split("/")
     if ".." in parts:
         raise EntryError(f"{shown} leads out of the archive")
@@ -193,11 +204,6 @@ def _checked(header: Header) -> str:
         raise EntryError(f"{shown}… is too long")
     if len(parts) > DEEPEST:
         raise EntryError(f"{shown}… lies more than {DEEPEST} directories deep")
-    if header.kind not in (Kind.FILE, Kind.DIRECTORY, Kind.LINK):
-        raise EntryError(f"{shown} is a {header.kind}")
-    if header.mode & _SPECIAL_BITS:
-        raise EntryError(f"{shown} has set-id or sticky bits")
-    return name
 
 
 def _check_link(path: str, link: str) -> None:

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable
 
 BUFFER_BYTES = 1 << 20
+TINY = 1 << 15
+"""Files up to this size are digested at once: handing them over takes longer."""
 
 Piece = tuple[str, int, int, bool]
 """Name of a file, where its bytes begin and end in a buffer, and whether they are its last."""

@@ -16,6 +16,7 @@ from valska.external_tools.core.archive.container import trailer
 from valska.external_tools.core.archive.errors import ArchiveError, ChangedError
 from valska.external_tools.core.archive.lanes import (
     BUFFER_BYTES,
+    TINY,
     Batch,
     Digester,
     Lane,
@@ -35,8 +36,6 @@ MOST_THREADS = 4
 
 _BUFFERS = 6
 _SMALL = BUFFER_BYTES // 4
-_TINY = 1 << 15
-"""Files up to this size are digested at once: handing them over takes longer."""
 _ZEROS = bytes(BLOCK)
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -166,7 +165,7 @@ class Packer:
         batch.view[end:stop] = _ZEROS[: stop - end]
         if is_document(name):
             self._digester.keep(name)
-        if size <= _TINY:
+        if size <= TINY:
             self._digester.add(name, batch.view[start:end])
         else:
             batch.pieces.append((name, start, end, True))

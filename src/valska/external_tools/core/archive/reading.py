@@ -15,16 +15,16 @@ from valska.external_tools.core.archive.container import TRAILER_BYTES, is_trail
 from valska.external_tools.core.archive.contents import Contents, Entry
 from valska.external_tools.core.archive.entries import EntryError, Limits, Names
 from valska.external_tools.core.archive.errors import ArchiveError, HostileError
-from valska.external_tools.core.archive.lanes import Batch, Digester, Lane, Pool
+from valska.external_tools.core.archive.lanes import TINY, Batch, Digester, Lane, Pool
 from valska.external_tools.core.archive.places import is_document
 from valska.external_tools.core.archive.tar import (
     BLOCK,
     Header,
     Kind,
+    Parser,
     TarError,
     flag,
     padding,
-    parse,
     pax_records,
     size_of,
 )
@@ -231,6 +231,7 @@ class _Reader:
             self._lane = Lane(self._digester.take, self._pool.give)
         self._found = Read(size=size)
         self._names = Names(limits)
+        self._parser = Parser()
         self._batch = self._pool.take()
         self._place = 0
         self._documents = 0
@@ -365,8 +366,8 @@ class _Reader:
                 return None
             kind = flag(block)
             if kind not in (b"x", b"g", b"L", b"K"):
-                return parse(block, extended)
-            parse(block, {})
+                return self._parser.parse(block, extended)
+            self._parser.parse(block, {})
             size = size_of(block)
             if not 0 < size <= _MOST_HEADER_BYTES:
                 raise _BrokenError("an extended header is too long")
@@ -396,7 +397,8 @@ class _Reader:
         if name:
             self._found.contents.entries[name] = Entry(header.kind, header.size, None, header.link)
             self._sink.begin(name, header)
-            self._content(name, header.size)
+            if header.kind is Kind.FILE:
+                self._content(name, header.size)
             self._sink.end()
         else:
             for _ in self._pieces(header.size):
@@ -410,8 +412,12 @@ class _Reader:
             for view in self._pieces(size):
                 self._sink.data(view)
             return
-        if not size and self._found.contents.entries[name].kind is Kind.FILE:
-            self._batch.pieces.append((name, 0, 0, True))
+        if size <= TINY and self._place + size <= self._batch.used:
+            view = self._batch.view[self._place : self._place + size]
+            self._place += size
+            self._digester.add(name, view)
+            self._sink.data(view)
+            return
         left = size
         for view in self._pieces(size):
             left -= len(view)
@@ -419,7 +425,7 @@ class _Reader:
             self._sink.data(view)
 
     def _keep(self, name: str, size: int) -> bool:
-        if not is_document(name) or self._found.contents.entries[name].kind is not Kind.FILE:
+        if not is_document(name):
             return False
         self._documents += size
         if size > MOST_DOCUMENT_BYTES or self._documents > MOST_DOCUMENTS_BYTES:

@@ -14,6 +14,7 @@ END = bytes(2 * BLOCK)
 _NAME_BYTES = 100
 _PLAIN_SIZE = 8**11
 _BLANK_SUM = 8 * 0x20
+_MOST_KNOWN = 64
 _PAX_RECORD = re.compile(rb"([0-9]{1,20}) ([^=]+)=")
 _NUL = b"\0"
 
@@ -47,7 +48,7 @@ _KINDS = {
 _FLAGS = {Kind.FILE: b"0", Kind.DIRECTORY: b"5", Kind.LINK: b"2"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Header:
     """An entry of a tar file.
 
@@ -162,28 +163,49 @@ def _pax_record(key: bytes, value: bytes) -> bytes:
     return b"%d%b" % (length, body)
 
 
-def parse(block: bytes, extended: Mapping[str, bytes]) -> Header:
-    """Read a header.
+class Parser:
+    """Reads headers. What one has in common with earlier ones is not looked at again."""
 
-    Parameters
-    ----------
-    block
-        512 bytes that are not all zero.
-    extended
-        What headers before it said of this entry, see `pax_records`.
+    def __init__(self) -> None:
+        self._known: dict[bytes, tuple[Kind, int, int]] = {}
 
-    Raises
-    ------
-    TarError
-        If its checksum or a number in it is wrong.
-    """
-    said = block[148:156]
-    if _number(said) != sum(block) - sum(said) + _BLANK_SUM:
-        raise TarError("a header's checksum is wrong")
+    def parse(self, block: bytes, extended: Mapping[str, bytes]) -> Header:
+        """Read a header.
+
+        Parameters
+        ----------
+        block
+            512 bytes that are not all zero.
+        extended
+            What headers before it said of this entry, see `pax_records`.
+
+        Raises
+        ------
+        TarError
+            If its checksum or a number in it is wrong.
+        """
+        common = block[100:124] + block[136:148] + block[156:]
+        known = None if extended else self._known.get(common)
+        if known is None:
+            header = _parse(block, extended)
+            if not (block[157] or block[345]) and len(self._known) < _MOST_KNOWN:
+                self._known[common] = _kind(block), header.mode, sum(common)
+            return header
+        kind, mode, total = known
+        size = block[124:136]
+        _require_sum(block, total + sum(block[:100]) + sum(size))
+        name = block[:100].split(_NUL, 1)[0]
+        if kind is Kind.FILE and name.endswith(b"/"):
+            kind = Kind.DIRECTORY
+        return Header(_text(name), kind, _number(size), mode)
+
+
+def _parse(block: bytes, extended: Mapping[str, bytes]) -> Header:
+    _require_sum(block, sum(block) - sum(block[148:156]))
     name = extended.get("path") or _name(block)
     link = extended.get("linkpath") or block[157:257].split(_NUL, 1)[0]
     size = extended.get("size")
-    kind = _KINDS.get(block[156:157], Kind.OTHER)
+    kind = _kind(block)
     if kind is Kind.FILE and name.endswith(b"/"):
         kind = Kind.DIRECTORY
     return Header(
@@ -193,6 +215,15 @@ def parse(block: bytes, extended: Mapping[str, bytes]) -> Header:
         _number(block[100:108]),
         _text(link),
     )
+
+
+def _require_sum(block: bytes, total: int) -> None:
+    if _number(block[148:156]) != total + _BLANK_SUM:
+        raise TarError("a header's checksum is wrong")
+
+
+def _kind(block: bytes) -> Kind:
+    return _KINDS.get(block[156:157], Kind.OTHER)
 
 
 def flag(block: bytes) -> bytes:
