@@ -273,18 +273,6 @@ def test_inputs_that_were_left_out_are_missed(user, archive):
     assert "left out of the archive" in done.stderr
 
 
-def test_a_sweep_in_an_archive_has_points_to_name(user, archive):
-    user.ok("sweep", "linetool", "--template", "three", "--runner", "host",
-            "--values", "run=true,false || true", "-o", "sweep")  # fmt: skip
-    assert user.process("submit", "sweep", *LOCAL, "--wait").returncode == 0
-    path = archive(user.cwd / "sweep")
-    done, place = reproduced(user, path, code=2)
-    assert "is a sweep of 2 points" in done.stderr
-    point = next((place / "reference/data/bundle/points").iterdir())
-    done, _ = reproduced(user, point, output="of a point")
-    assert done.stdout.splitlines()[-1] == "identical"
-
-
 def test_a_file_that_is_no_archive(user):
     done, _ = reproduced(user, user.write("x.tar.zst", "no"), code=5)
     assert "Error:" in done.stderr

@@ -1,9 +1,9 @@
-"""``valska reproduce``: make a bundle again, run it, and compare it with what it was."""
+"""``valska reproduce``: make a bundle or a sweep again, run it, and compare."""
 
 from __future__ import annotations
 
 import shlex
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,15 @@ from valska.cli.transfer import Transfer
 from valska.cli.verdicts import print_comparison, require_same
 from valska.external_tools.core.comparison.document import to_json
 from valska.external_tools.core.comparison.verdict import Tolerances
-from valska.external_tools.core.config import resolve
+from valska.external_tools.core.config import Settings, resolve
 from valska.external_tools.core.errors import PrerequisiteError, UsageError
 from valska.external_tools.core.reproduction import running
-from valska.external_tools.core.reproduction.reference import Located, locate, open_parent
+from valska.external_tools.core.reproduction.reference import (
+    Located,
+    LocatedSweep,
+    locate,
+    open_parent,
+)
 from valska.external_tools.core.reproduction.replay import Parent
 from valska.external_tools.core.run_directory import refuse_inside
 from valska.external_tools.core.submission.preparation import scheduler_of
@@ -37,7 +42,13 @@ _APPENDED = "-reproduction"
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help=f"Directory for the new bundle and the comparison.  [./NAME{_APPENDED}]",
+    help=f"Directory for what is made and the comparison.  [./NAME{_APPENDED}]",
+)
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="LABEL",
+    help="Reproduce only these points of a sweep; a label may be a pattern. Repeatable.",
 )
 @click.option(
     "--scheduler",
@@ -69,6 +80,7 @@ _APPENDED = "-reproduction"
 def command(
     path: Path,
     output: Path | None,
+    only: tuple[str, ...],
     scheduler: str | None,
     waits: bool,
     image: Path | None,
@@ -78,12 +90,13 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Make the bundle at PATH again, run it, and say whether it gives the same answer.
+    """Make what is at PATH again, run it, and say whether it gives the same answer.
 
-    PATH is a bundle, a point of a sweep, or an archive. The new bundle, comparison.json and
+    PATH is a bundle, a sweep, a point of one, or an archive. What is made, comparison.json and
     comparison.md are in DIR. The verdict is printed last: identical (the same bytes), equivalent
-    (the same science, within the tolerances), different or incomplete. The exit code is 0 for the
-    first two, else 5. The same command again goes on where it was interrupted.
+    (the same science, within the tolerances), different or incomplete; that of a sweep is the
+    worst of its points. The exit code is 0 for the first two, else 5. The same command again goes
+    on where it was interrupted.
     """
     tolerances = take_tolerances(options)
     parse_directives(directives)
@@ -93,19 +106,18 @@ def command(
         _rehearse_archive(path, place, as_json)
         return
     located = _located(path, place.reference)
-    tool = located.manifest.tool
-    settings = resolve(tool, flags={"scheduler": scheduler}, path=state().config)
+    settings = resolve(located.manifest.tool, flags={"scheduler": scheduler}, path=state().config)
+    given = Given(tolerances, directives, ranks, image, waits, dry_run, as_json)
+    if isinstance(located, LocatedSweep):
+        from valska.cli import reproduce_sweep
+
+        reproduce_sweep.reproduce(located, place, settings, only, given)
+        return
+    if only:
+        raise UsageError("--only is for sweeps", "A bundle is reproduced as a whole.")
     parent = open_parent(located, settings.images)
     running.require_outputs(parent)
-    wish = running.Wish(
-        parent=parent,
-        place=place,
-        settings=settings,
-        scheduler=scheduler_of(settings),
-        image=image,
-        ranks=_ranks(parent, ranks),
-        extra=directives,
-    )
+    wish = given.wish(parent, place, settings)
     if dry_run:
         _rehearse(wish, as_json)
         return
@@ -118,7 +130,32 @@ def command(
     _conclude(wish, made, tolerances, as_json)
 
 
-def _located(path: Path, unpacked: Path) -> Located:
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What the options say, of bundles as of sweeps."""
+
+    tolerances: Tolerances
+    directives: tuple[str, ...]
+    ranks: tuple[str, ...]
+    image: Path | None
+    waits: bool
+    dry_run: bool
+    as_json: bool
+
+    def wish(self, parent: Parent, place: running.Reproduction, settings: Settings) -> running.Wish:
+        """Return what is asked of a reproduction."""
+        return running.Wish(
+            parent=parent,
+            place=place,
+            settings=settings,
+            scheduler=scheduler_of(settings),
+            image=self.image,
+            ranks=_ranks(parent, self.ranks),
+            extra=self.directives,
+        )
+
+
+def _located(path: Path, unpacked: Path) -> Located | LocatedSweep:
     with Transfer("Unpacking") as transfer:
         return locate(path, unpacked, transfer.reach)
 
@@ -144,16 +181,15 @@ def _ranks(parent: Parent, given: tuple[str, ...]) -> dict[str, int]:
 def _rehearse_archive(path: Path, place: running.Reproduction, as_json: bool) -> None:
     """Say what would be done with an archive, which is not read for that."""
     if as_json:
-        result_json({"dry_run": True, "archive": path, "bundle": place.bundle.path})
+        result_json({"dry_run": True, "archive": path, "directory": place.path})
         return
-    result(
-        table([("unpack", f"{path} into {place.reference}"), ("bundle", str(place.bundle.path))])
-    )
+    rows = [("unpack", f"{path} into {place.reference}"), ("reproduce", f"it in {place.path}")]
+    result(table([(name, plain(text)) for name, text in rows]))
     note("Nothing was made.")
 
 
 def _rehearse(wish: running.Wish, as_json: bool) -> None:
-    image, where = _image(wish)
+    image, where = image_here(wish)
     rows = [
         ("bundle", str(wish.place.bundle.path)),
         ("parent", f"{wish.parent.bundle.path} ({wish.parent.manifest.bundle_id[:12]})"),
@@ -177,7 +213,7 @@ def _rehearse(wish: running.Wish, as_json: bool) -> None:
     note("Nothing was made.")
 
 
-def _image(wish: running.Wish) -> tuple[Path | None, str]:
+def image_here(wish: running.Wish) -> tuple[Path | None, str]:
     """Return where the image is, and that in words; nothing is fetched or built."""
     try:
         found = running.image_of(replace(wish, sources=()))

@@ -1,7 +1,8 @@
 """A small real tool, as a plugin outside valska: counts the lines of a file, then doubles them.
 
 ``then`` is shell code at the end of the first command; ``run`` is read from the configuration when
-that runs, so that points of a sweep can differ in it.
+that runs, so that points of a sweep can differ in it. With ``share`` points of the same word share
+what the first command writes, and the second one ends with ``run``.
 """
 
 from typing import ClassVar
@@ -12,6 +13,8 @@ from valska.external_tools.core.errors import UsageError
 from valska.external_tools.core.overrides import apply_overrides
 from valska.external_tools.core.templates import get_templates_dir
 from valska.external_tools.core.tool import Input, RunPlan, Stage
+
+_RUN = "; eval \"$(sed -n 's/^run: //p' ../config/lines.yaml)\""
 
 
 class LineTool:
@@ -33,24 +36,31 @@ class LineTool:
 
     def plan(self, spec, inputs, read):
         document = {**_document(spec, read), "data": "../inputs/data.txt"}
-        count = "wc -l < ../inputs/data.txt > count.txt" + document.get("then", "")
-        if "run" in document:
-            count += "; eval \"$(sed -n 's/^run: //p' ../config/lines.yaml)\""
-        double = "echo $(( $(cat count.txt) * 2 )) > double.txt"
+        shares = {"count": str(document["share"])} if "share" in document else {}
+        lends = ("lines",) if shares else ()
+        written = "lines/count.txt" if shares else "count.txt"
+        count = f"wc -l < ../inputs/data.txt > {written}" + document.get("then", "")
+        double = f"echo $(( $(cat {written}) * 2 )) > double.txt"
+        if shares:
+            count = f"mkdir -p lines; {count}"
+            double += _RUN if "run" in document else ""
+        elif "run" in document:
+            count += _RUN
         return RunPlan(
             stages=(
-                Stage("count", ("bash", "-c", count), outputs=("count.txt",)),
+                Stage("count", ("bash", "-c", count), outputs=(written,), lends=lends),
                 Stage("double", ("bash", "-c", double), after=("count",), outputs=("double.txt",)),
             ),
             configs={"lines.yaml": yaml.safe_dump(document, width=10**6).encode()},
             taxonomy={"kind": spec.taxonomy.get("kind", "plain")},
             section={"data": "data"},
+            shares=shares,
         )
 
 
 def _document(spec, read):
     document = yaml.safe_load(read(spec.source))
-    return apply_overrides(document, spec.overrides, known=["then", "run"])
+    return apply_overrides(document, spec.overrides, known=["then", "run", "share"])
 
 
 TOOL = LineTool()

@@ -6,6 +6,11 @@ from dataclasses import asdict
 from typing import Any
 
 from valska.external_tools.core.comparison.runs import Comparison
+from valska.external_tools.core.comparison.sweeps import (
+    SweepComparison,
+    SweepIdentity,
+    UnitComparison,
+)
 from valska.external_tools.core.comparison.verdict import (
     Largest,
     OutputComparison,
@@ -15,12 +20,13 @@ from valska.external_tools.core.comparison.verdict import (
 from valska.external_tools.core.schema import validate
 
 SCHEMA = "comparison-1"
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 FILE_NAME = "comparison.json"
 
 
-def to_json(comparison: Comparison) -> dict[str, Any]:
+def to_json(comparison: Comparison | SweepComparison) -> dict[str, Any]:
     """Return a comparison as JSON types, checked against its schema."""
+    whole = _sweep(comparison) if isinstance(comparison, SweepComparison) else _run(comparison)
     tolerances = comparison.tolerances
     data = {
         "schema_version": SCHEMA_VERSION,
@@ -34,15 +40,57 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
             "atol": tolerances.atol,
             "sigma": tolerances.sigma,
         },
-        "reference": asdict(comparison.reference),
-        "new": asdict(comparison.new),
-        "stages": [asdict(stage) for stage in comparison.stages],
-        "outputs": [_output(one) for one in comparison.outputs],
+        **whole,
         "intent": [{**asdict(one), "kind": one.kind.value} for one in comparison.intent],
         "notes": list(comparison.notes),
     }
     validate(data, SCHEMA, "the comparison")
     return data
+
+
+def _run(comparison: Comparison) -> dict[str, Any]:
+    return {
+        "kind": "run",
+        "reference": asdict(comparison.reference),
+        "new": asdict(comparison.new),
+        "stages": [asdict(stage) for stage in comparison.stages],
+        "outputs": [_output(one) for one in comparison.outputs],
+    }
+
+
+def _sweep(comparison: SweepComparison) -> dict[str, Any]:
+    shared = ("values", "perturbations", "shared")
+    return {
+        "kind": "sweep",
+        "reference": _identity(comparison.reference),
+        "new": _identity(comparison.new),
+        "stages": [],
+        "outputs": [],
+        "points": [
+            {**_unit(one), **{name: dict(getattr(one, name)) for name in shared}}
+            for one in comparison.points
+        ],
+        "shared": [_unit(one) for one in comparison.shared],
+        "left_out": list(comparison.left_out),
+    }
+
+
+def _identity(one: SweepIdentity) -> dict[str, Any]:
+    known = asdict(one)
+    return {"place": known.pop("place"), "run_id": known.pop("sweep_id"), "bundle_id": None} | known
+
+
+def _unit(one: UnitComparison) -> dict[str, Any]:
+    return {
+        "label": one.label,
+        "place": one.place,
+        "verdict": one.verdict.value,
+        "reference": asdict(one.reference),
+        "new": asdict(one.new) if one.new else None,
+        "stages": [asdict(stage) for stage in one.stages],
+        "outputs": [_output(output) for output in one.outputs],
+        "notes": list(one.notes),
+    }
 
 
 def _output(one: OutputComparison) -> dict[str, Any]:

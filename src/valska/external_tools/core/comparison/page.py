@@ -23,8 +23,10 @@ _SAID = {
     Verdict.DIFFERENT: "The new run does not give the answer of the reference.",
     Verdict.INCOMPLETE: "The two runs cannot be compared as a whole: something is missing.",
 }
-_SHORT = 12
-_MANY = 40
+SHORT = 12
+"""Characters of a digest that are shown."""
+MANY = 40
+"""So many things of one kind are shown."""
 
 
 def render_page(comparison: Comparison) -> str:
@@ -36,13 +38,13 @@ def render_page(comparison: Comparison) -> str:
         _runs(comparison),
         *_stages(comparison),
         "## Outputs",
-        _outputs(comparison.outputs),
-        *(_details(one) for one in comparison.outputs if one.parts or one.notes or one.covers),
+        outputs_text(comparison.outputs),
+        *(details_text(one) for one in comparison.outputs if one.parts or one.notes or one.covers),
         "## Tolerances",
         describe_tolerances(comparison.tolerances),
         "## What the two runs were to do",
-        _intent(comparison.intent),
-        *_notes(comparison.notes),
+        intent_text(comparison.intent),
+        *notes_blocks(comparison.notes),
         f"Compared by valska {comparison.valska_version} at {comparison.created_utc}. The same "
         "for programs: `comparison.json`.",
     ]
@@ -85,7 +87,7 @@ def summarize(one: OutputComparison) -> str:
 def _headline(comparison: Comparison) -> Iterator[str]:
     bad = [one for one in comparison.outputs if one.verdict is comparison.verdict]
     if comparison.verdict is not Verdict.IDENTICAL and bad:
-        yield "\n".join(f"- {code(one.path)}: {text(summarize(one))}" for one in bad[:_MANY])
+        yield "\n".join(f"- {code(one.path)}: {text(summarize(one))}" for one in bad[:MANY])
 
 
 def _runs(comparison: Comparison) -> str:
@@ -95,12 +97,12 @@ def _runs(comparison: Comparison) -> str:
         ("run", a.run_id, b.run_id),
         ("made", f"{a.created_utc} by valska {a.valska_version}",
          f"{b.created_utc} by valska {b.valska_version}"),
-        (f"bundle id ({same})", a.bundle_id[:_SHORT], b.bundle_id[:_SHORT]),
-        ("seal", a.seal[:_SHORT], b.seal[:_SHORT]),
-        ("software", *((one.software or "of the host")[:_SHORT] for one in (a, b))),
+        (f"bundle id ({same})", a.bundle_id[:SHORT], b.bundle_id[:SHORT]),
+        ("seal", a.seal[:SHORT], b.seal[:SHORT]),
+        ("software", *((one.software or "of the host")[:SHORT] for one in (a, b))),
         ("directory", a.place, b.place),
     ]  # fmt: skip
-    return _table(("", "reference", "new run"), rows)
+    return table(("", "reference", "new run"), rows)
 
 
 def _stages(comparison: Comparison) -> Iterator[str]:
@@ -108,29 +110,31 @@ def _stages(comparison: Comparison) -> Iterator[str]:
     if bad:
         yield "## Stages that have not completed"
         rows = [(one.name, one.reference, one.new, one.reason) for one in bad]
-        yield _table(("stage", "reference", "new run", "why"), rows)
+        yield table(("stage", "reference", "new run", "why"), rows)
 
 
-def _outputs(outputs: Sequence[OutputComparison]) -> str:
+def outputs_text(outputs: Sequence[OutputComparison]) -> str:
+    """Return a table of those outputs that are not identical, and the names of the others."""
     if not outputs:
         return "There are none."
     same = [code(one.path) for one in outputs if one.verdict is Verdict.IDENTICAL]
     others = [one for one in outputs if one.verdict is not Verdict.IDENTICAL]
     rows = [(code(one.path), one.verdict.value, one.method, text(summarize(one))) for one in others]
     head = ("output", "verdict", "compared as", "what")
-    blocks = [_table(head, rows, escaped=True)] if rows else []
+    blocks = [table(head, rows, escaped=True)] if rows else []
     if same:
-        more = f", and {len(same) - _MANY} more" if len(same) > _MANY else ""
-        blocks.append(f"The same bytes: {', '.join(same[:_MANY])}{more}.")
+        more = f", and {len(same) - MANY} more" if len(same) > MANY else ""
+        blocks.append(f"The same bytes: {', '.join(same[:MANY])}{more}.")
     return "\n\n".join(blocks)
 
 
-def _details(one: OutputComparison) -> str:
+def details_text(one: OutputComparison) -> str:
+    """Return all that was found of an output, below a heading."""
     lines = [f"### {code(one.path)}: {one.verdict.value}", ""]
     lines += [f"- {text(_told(part))}" for part in one.parts]
     lines += [f"- {text(note)}" for note in one.notes]
     if one.covers:
-        names = ", ".join(map(code, one.covers[:_MANY]))
+        names = ", ".join(map(code, one.covers[:MANY]))
         lines.append(f"- judged with it: {names}")
     return "\n".join(lines)
 
@@ -142,26 +146,29 @@ def _told(part: Part) -> str:
     return f"{part.name} {part.verdict.value}{count}{aside}{detail}"
 
 
-def _intent(differences: Sequence[Difference]) -> str:
+def intent_text(differences: Sequence[Difference]) -> str:
+    """Return what the two were not both to do."""
     if not differences:
         return "The same: parameters, inputs, commands, software, directives and versions agree."
     rows = [
         (one.kind.value, one.key, one.a or "none", one.b or "none", "yes" if one.science else "no")
-        for one in differences[:_MANY]
+        for one in differences[:MANY]
     ]
-    shown = _table(("what", "which", "reference", "new run", "changes the science"), rows)
-    more = len(differences) - _MANY
+    shown = table(("what", "which", "reference", "new run", "changes the science"), rows)
+    more = len(differences) - MANY
     return f"{shown}\n\n{more} more are in comparison.json." if more > 0 else shown
 
 
-def _notes(notes: Iterable[str]) -> Iterator[str]:
+def notes_blocks(notes: Iterable[str]) -> Iterator[str]:
+    """Yield the notes below a heading, if there are any."""
     listed = [f"- {text(note)}" for note in notes]
     if listed:
         yield "## Notes"
         yield "\n".join(listed)
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], escaped: bool = False) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], escaped: bool = False) -> str:
+    """Return a table; its cells are words, or Markdown if they are `escaped` already."""
     lines = [_row(head), _row(["---"] * len(head))]
     lines += [_row(row if escaped else [text(cell) for cell in row]) for row in rows]
     return "\n".join(lines)

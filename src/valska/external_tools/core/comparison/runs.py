@@ -134,21 +134,58 @@ def compare_runs(
     a, b = (Side(bundle, read_manifest(bundle)) for bundle in (reference, new))
     require_same_tool(a.manifest, b.manifest)
     old, fresh = (read_written(side.bundle, side.manifest) for side in (a, b))
-    stages = tuple(_stages(old, fresh, reasons or {}))
-    outputs = _compare(a.manifest.tool, old.files, fresh.files, allowed)
-    missing = [Verdict.INCOMPLETE for one in stages if {one.reference, one.new} != {COMPLETED}]
+    judged = judge(a.manifest.tool, old, fresh, allowed, reasons)
     return Comparison(
-        verdict=worst([*missing, *(one.verdict for one in outputs)]),
+        verdict=judged.verdict,
         tool=a.manifest.tool,
         tolerances=allowed,
         reference=_identity(a),
         new=_identity(b),
-        stages=stages,
-        outputs=outputs,
+        stages=judged.stages,
+        outputs=judged.outputs,
         intent=compare_intent(a, b),
-        notes=tuple(_notes(old, fresh)),
+        notes=judged.notes,
         created_utc=now or utc_now_iso(),
         valska_version=valska.__version__,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What two runs, or parts of them, wrote, compared; see `Comparison`."""
+
+    verdict: Verdict
+    stages: tuple[StageStates, ...]
+    outputs: tuple[OutputComparison, ...]
+    notes: tuple[str, ...]
+
+
+def judge(
+    tool: str,
+    reference: Written,
+    new: Written,
+    tolerances: Tolerances,
+    reasons: Mapping[str, str] | None = None,
+) -> Judged:
+    """Compare what two runs of a tool wrote.
+
+    Parameters
+    ----------
+    tool
+        Name of the tool.
+    reference, new
+        What they wrote.
+    tolerances, reasons
+        See `compare_runs`.
+    """
+    stages = tuple(_stages(reference, new, reasons or {}))
+    outputs = _compare(tool, reference.files, new.files, tolerances)
+    missing = [Verdict.INCOMPLETE for one in stages if {one.reference, one.new} != {COMPLETED}]
+    return Judged(
+        worst([*missing, *(one.verdict for one in outputs)]),
+        stages,
+        outputs,
+        tuple(_notes(reference, new)),
     )
 
 

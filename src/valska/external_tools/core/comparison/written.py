@@ -54,22 +54,40 @@ def read_written(bundle: Bundle, manifest: Manifest, fast: bool = False) -> Writ
     ManifestError
         If the manifest of shared work cannot be read.
     """
+    parts = [read_unit(unit, of_unit, fast) for unit, of_unit in _units(bundle, manifest)]
+    files = {path: file for one in parts for path, file in one.files.files.items()}
+    states = {name: state for one in parts for name, state in one.states.items()}
+    return Written(
+        RunFiles(bundle.outputs, manifest.section, dict(sorted(files.items()))),
+        {stage.name: states[stage.name] for stage in manifest.stages},
+        tuple(note for one in parts for note in one.notes),
+    )
+
+
+def read_unit(unit: Bundle, manifest: Manifest, fast: bool = False) -> Written:
+    """Read what a bundle, a point or shared work wrote in its own directory.
+
+    Parameters
+    ----------
+    unit, fast
+        See `read_written`.
+    manifest
+        Its manifest, with those stages alone that it does itself.
+    """
+    completed, findings = verify_outputs(unit, manifest, fast)
+    bad = {finding.path for finding in findings}
     files: dict[str, OutputFile] = {}
-    states: dict[str, str] = {}
-    notes: list[str] = []
-    for unit, of_unit in _units(bundle, manifest):
-        completed, findings = verify_outputs(unit, of_unit, fast)
-        states |= _states(unit, of_unit, {record.stage for record in completed})
-        notes += [str(finding) for finding in findings if finding.kind is not FindingKind.MISSING]
-        bad = {finding.path for finding in findings}
-        for record in completed:
-            for output in record.outputs:
-                path = output.path.removeprefix(f"{unit.outputs.name}/")
-                place = None if output.path in bad else unit.outputs / path
-                files[path] = OutputFile(path, output.size, output.sha256, place)
-        notes += _gone(findings)
-    found = RunFiles(bundle.outputs, manifest.section, dict(sorted(files.items())))
-    return Written(found, {stage.name: states[stage.name] for stage in manifest.stages}, (*notes,))
+    for record in completed:
+        for output in record.outputs:
+            path = output.path.removeprefix(f"{unit.outputs.name}/")
+            place = None if output.path in bad else unit.outputs / path
+            files[path] = OutputFile(path, output.size, output.sha256, place)
+    notes = [str(finding) for finding in findings if finding.kind is not FindingKind.MISSING]
+    return Written(
+        RunFiles(unit.outputs, manifest.section, dict(sorted(files.items()))),
+        _states(unit, manifest, {record.stage for record in completed}),
+        (*notes, *_gone(findings)),
+    )
 
 
 def without(files: RunFiles, paths: set[str]) -> RunFiles:

@@ -1,9 +1,9 @@
-"""What is to be reproduced: a bundle, a point of a sweep, or an archive of one."""
+"""What is to be reproduced: a bundle, a sweep, a point of one, or an archive of these."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +16,14 @@ from valska.external_tools.core.kit.supplies import Supplies
 from valska.external_tools.core.manifest import Manifest, read_manifest
 from valska.external_tools.core.reproduction.replay import Parent, check_science
 from valska.external_tools.core.run_directory import Bundle, TakenError, is_bundle
-from valska.external_tools.core.seal import FindingKind, verify_bundle
+from valska.external_tools.core.seal import Finding, FindingKind, verify_bundle
 from valska.external_tools.core.submission.outside import find_outside
-from valska.external_tools.core.sweep.layout import Sweep, is_sweep, open_unit
+from valska.external_tools.core.sweep.document import (
+    SweepManifest,
+    read_common,
+    read_sweep_manifest,
+)
+from valska.external_tools.core.sweep.layout import Sweep, is_sweep, open_sweep, open_unit
 from valska.external_tools.core.utils import load_json, write_json_atomic
 
 
@@ -44,15 +49,28 @@ class Located:
     document: ArchiveDocument | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class LocatedSweep:
+    """A sweep that was found, not yet checked; see `Located`."""
+
+    sweep: Sweep
+    manifest: SweepManifest
+    common: Manifest
+    top: Path | None = None
+    document: ArchiveDocument | None = None
+
+
 def locate(
     path: Path, unpacked: Path, progress: Callable[[int, int], None] = lambda done, total: None
-) -> Located:
-    """Find the bundle that a path names, unpacking an archive.
+) -> Located | LocatedSweep:
+    """Find the bundle or the sweep that a path names, unpacking an archive.
+
+    Of an archive of one point that point is found.
 
     Parameters
     ----------
     path
-        A bundle, a point of a sweep, an archive, or the directory of one that was unpacked.
+        A bundle, a sweep, a point of one, an archive, or the directory of one that was unpacked.
     unpacked
         Where an archive is unpacked; what an earlier call has unpacked there is taken.
     progress
@@ -70,10 +88,10 @@ def locate(
         raise UsageError(f"no such bundle or archive: {path}", "Check the path.")
     if (path / places.DOCUMENT).is_file() and not is_bundle(path):
         return _in_archive(path)
+    if is_sweep(path):
+        return _sweep(open_sweep(path), *_archive_of(path.absolute()))
     unit = open_unit(path)
-    top = _top_of(unit)
-    document = parse_document((top / places.DOCUMENT).read_bytes()) if top else None
-    return Located(unit, read_manifest(unit), top, document)
+    return Located(unit, read_manifest(unit), *_archive_of(unit.shared_path))
 
 
 def open_parent(located: Located, store: Path) -> Parent:
@@ -93,26 +111,60 @@ def open_parent(located: Located, store: Path) -> Parent:
     PrerequisiteError
         If an input was left out of the archive, or is no longer there.
     """
-    bundle, manifest, supplies = located.bundle, located.manifest, Supplies(store)
-    known = find_outside(bundle.site_env, manifest, supplies).places
-    outside = {**known, **dict(_packed(located))}
-    left_out = {one.path for one in located.document.left_out} if located.document else set()
-    found = verify_bundle(bundle, places=outside)
-    bad = [one for one in found if one.kind is not FindingKind.MISSING or one.path not in left_out]
+    bundle, manifest = located.bundle, located.manifest
+    outside = outside_of(located, bundle.site_env, manifest, store)
+    bad = unless_left_out(located, verify_bundle(bundle, places=outside))
     if bad:
-        raise VerificationError(
-            f"{bundle.path} is not as it was made: " + "; ".join(map(str, bad)),
-            "Restore these files, or say in site.env where inputs are that lie outside.",
-        )
-    parent = Parent(
-        bundle,
-        manifest,
-        {**outside, **dict(_supplied(manifest, left_out, supplies))},
-        _packed_image(located),
-        located.document.image.published if located.document and located.document.image else (),
-    )
+        raise not_as_made(bundle.path, bad)
+    parent = parent_of(located, bundle, manifest, outside, store)
     check_science(parent)
     return parent
+
+
+def outside_of(
+    located: Located | LocatedSweep, site_env: Path, manifest: Manifest, store: Path
+) -> dict[str, str]:
+    """Return where is now what lies outside: place in the bundle to real path."""
+    known = find_outside(site_env, manifest, Supplies(store)).places
+    return {**known, **dict(_packed(located))}
+
+
+def unless_left_out(located: Located | LocatedSweep, found: Iterable[Finding]) -> list[Finding]:
+    """Return findings but for those of files that the archive does not hold on purpose."""
+    left_out = _left_out(located)
+    return [one for one in found if one.kind is not FindingKind.MISSING or one.path not in left_out]
+
+
+def not_as_made(path: Path, found: Iterable[Finding | str]) -> VerificationError:
+    """Return the error that names what is wrong with what is to be reproduced."""
+    return VerificationError(
+        f"{path} is not as it was made: " + "; ".join(map(str, found)),
+        "Restore these files, or say in site.env where inputs are that lie outside.",
+    )
+
+
+def parent_of(
+    located: Located | LocatedSweep,
+    bundle: Bundle,
+    manifest: Manifest,
+    outside: Mapping[str, str],
+    store: Path,
+) -> Parent:
+    """Return a bundle, or what points of a sweep share, with where its inputs and image are.
+
+    Raises
+    ------
+    PrerequisiteError
+        If an input was left out of the archive and is not in the store.
+    """
+    image = located.document.image if located.document else None
+    return Parent(
+        bundle,
+        manifest,
+        {**outside, **dict(_supplied(manifest, _left_out(located), Supplies(store)))},
+        _packed_image(located),
+        image.published if image else (),
+    )
 
 
 def _unpack(path: Path, unpacked: Path, progress: Callable[[int, int], None]) -> None:
@@ -131,34 +183,37 @@ def _unpack(path: Path, unpacked: Path, progress: Callable[[int, int], None]) ->
         )
 
 
-def _in_archive(top: Path) -> Located:
+def _in_archive(top: Path) -> Located | LocatedSweep:
     document = parse_document((top / places.DOCUMENT).read_bytes())
-    bundle = _unit_of(top / places.BUNDLE)
-    return Located(bundle, read_manifest(bundle), top, document)
-
-
-def _unit_of(path: Path) -> Bundle:
-    """Return the bundle of an archive; of a sweep's the only point."""
+    path = top / places.BUNDLE
     if not is_sweep(path):
-        return open_unit(path)
-    points = sorted(one.name for one in Sweep(path).points.iterdir() if is_bundle(one))
-    if len(points) != 1:
-        raise UsageError(
-            f"{path} is a sweep of {len(points)} points",
-            f"Name one of them: {path}/points/{points[0] if points else 'LABEL'}",
-        )
-    return open_unit(Sweep(path).points / points[0])
+        bundle = open_unit(path)
+        return Located(bundle, read_manifest(bundle), top, document)
+    sweep = open_sweep(path)
+    points = [one for one in document.units or () if one.startswith(f"{sweep.points.name}/")]
+    if len(points) == 1:
+        bundle = sweep.unit(points[0])
+        return Located(bundle, read_manifest(bundle), top, document)
+    return _sweep(sweep, top, document)
 
 
-def _top_of(unit: Bundle) -> Path | None:
-    """Return the directory of the archive that a bundle was unpacked from, if it still is one."""
-    whole = unit.shared_path
+def _sweep(sweep: Sweep, top: Path | None, document: ArchiveDocument | None) -> LocatedSweep:
+    return LocatedSweep(sweep, read_sweep_manifest(sweep), read_common(sweep), top, document)
+
+
+def _archive_of(whole: Path) -> tuple[Path | None, ArchiveDocument | None]:
+    """Return the archive that a bundle or sweep was unpacked from, if it still is one."""
     top = whole.parent.parent
-    is_one = whole == top / places.BUNDLE and (top / places.DOCUMENT).is_file()
-    return top if is_one else None
+    if whole != top / places.BUNDLE or not (top / places.DOCUMENT).is_file():
+        return None, None
+    return top, parse_document((top / places.DOCUMENT).read_bytes())
 
 
-def _packed(located: Located) -> Iterator[tuple[str, str]]:
+def _left_out(located: Located | LocatedSweep) -> set[str]:
+    return {one.path for one in located.document.left_out} if located.document else set()
+
+
+def _packed(located: Located | LocatedSweep) -> Iterator[tuple[str, str]]:
     if located.document is None or located.top is None:
         return
     for place, packed in located.document.references.items():
@@ -166,7 +221,7 @@ def _packed(located: Located) -> Iterator[tuple[str, str]]:
             yield place, os.fspath(located.top / packed)
 
 
-def _packed_image(located: Located) -> Path | None:
+def _packed_image(located: Located | LocatedSweep) -> Path | None:
     if located.document is None or located.top is None or located.document.image is None:
         return None
     packed = located.document.image.path

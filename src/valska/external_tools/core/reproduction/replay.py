@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from valska.external_tools.core.bundling import BundledImage, BundleRequest, Draft, create
+from valska.external_tools.core.comparison.runs import software_of
 from valska.external_tools.core.conda import CondaEnvironment
 from valska.external_tools.core.errors import PrerequisiteError, UsageError, VerificationError
 from valska.external_tools.core.manifest import Manifest, StageEntry, bundle_id, read_manifest
@@ -50,7 +51,7 @@ class Parent:
 
 
 @dataclass(slots=True)
-class _Replayed:
+class Replayed:
     """Plans what a bundle has planned already (a `Tool`)."""
 
     name: str
@@ -120,19 +121,21 @@ def recreate(
     VerificationError
         If the same software did not give the same bundle id.
     """
-    request = _request(parent, place, site, image, environment, ranks or {})
-    tool = request.tool
-    assert isinstance(tool, _Replayed)  # noqa: S101 - made just now
-    bundle = create(Draft(request, tool.inputs, tool.planned, place.absolute()))
+    request, replayed = request_again(parent, place, site, image, environment, ranks or {})
+    bundle = create(Draft(request, replayed.inputs, replayed.planned, place.absolute()))
     made = Parent(bundle, read_manifest(bundle))
-    _check(parent, made, changed=bool(ranks))
+    _check(parent, made, ranks)
     return made
 
 
-def _check(parent: Parent, made: Parent, changed: bool) -> None:
-    software = [_software(one.manifest) for one in (parent, made)]
-    same = software[0] == software[1] and not changed
-    if same and made.manifest.bundle_id != parent.manifest.bundle_id:
+def must_agree(parent: Manifest, made: Manifest, ranks: Mapping[str, int] | None) -> bool:
+    """Return whether what was made has to have the bundle ids of what it reproduces."""
+    return software_of(parent) == software_of(made) and not ranks
+
+
+def _check(parent: Parent, made: Parent, ranks: Mapping[str, int] | None) -> None:
+    same = made.manifest.bundle_id == parent.manifest.bundle_id
+    if not same and must_agree(parent.manifest, made.manifest, ranks):
         raise VerificationError(
             f"{made.bundle.path} has the bundle id {made.manifest.bundle_id[:12]}, not the "
             f"parent's {parent.manifest.bundle_id[:12]}",
@@ -140,31 +143,33 @@ def _check(parent: Parent, made: Parent, changed: bool) -> None:
         )
 
 
-def _request(
+def request_again(
     parent: Parent,
     place: Path,
     site: Site,
     image: BundledImage | None,
     environment: CondaEnvironment | None,
     ranks: Mapping[str, int],
-) -> BundleRequest:
+) -> tuple[BundleRequest, Replayed]:
+    """Return the request for a bundle of the same intent, and what plans it; see `recreate`."""
     manifest = parent.manifest
     stages = tuple(_stage(entry, ranks.get(entry.name)) for entry in manifest.stages)
     for name in ranks:
         manifest.stage(name)
     spec = manifest.spec
-    return BundleRequest(
-        tool=_Replayed(
-            manifest.tool,
-            tuple(_inputs(parent)),
-            RunPlan(
-                stages,
-                _configs(parent),
-                spec["taxonomy"],
-                manifest.section,
-                borrowed=_borrowed(parent),
-            ),
+    replayed = Replayed(
+        manifest.tool,
+        tuple(_inputs(parent)),
+        RunPlan(
+            stages,
+            _configs(parent),
+            spec["taxonomy"],
+            manifest.section,
+            borrowed=_borrowed(parent),
         ),
+    )
+    request = BundleRequest(
+        tool=replayed,
         spec=RunSpec(
             tool=manifest.tool,
             run_id=manifest.run_id,
@@ -186,6 +191,7 @@ def _request(
         embed_image=bool((manifest.image or {}).get("embedded")),
         parent=manifest.bundle_id,
     )
+    return request, replayed
 
 
 def _stage(entry: StageEntry, ranks: int | None) -> Stage:
@@ -243,13 +249,8 @@ def _science(parent: Parent) -> str:
             **{entry.name: entry.sha256 for entry in manifest.inputs},
             **{entry.path: entry.sha256 for entry in manifest.borrowed},
         },
-        _software(manifest),
+        software_of(manifest),
     )
-
-
-def _software(manifest: Manifest) -> str | None:
-    image, environment = manifest.image or {}, manifest.environment or {}
-    return image.get("sha256") or environment.get("explicit_sha256")
 
 
 def image_files(parent: Parent) -> dict[str, tuple[str, bytes]]:

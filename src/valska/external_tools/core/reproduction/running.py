@@ -27,6 +27,7 @@ from valska.external_tools.core.site import Site, write_site_env
 from valska.external_tools.core.site_settings import site_of
 from valska.external_tools.core.status import RunStatus, StageState, wait
 from valska.external_tools.core.submission.preparation import prepare
+from valska.external_tools.core.sweep.layout import Sweep
 from valska.external_tools.core.utils import write_atomic, write_json_atomic
 
 
@@ -46,6 +47,11 @@ class Reproduction:
     def bundle(self) -> Bundle:
         """The new bundle."""
         return Bundle(self.path / "bundle")
+
+    @property
+    def sweep(self) -> Sweep:
+        """The new sweep, where it is one."""
+        return Sweep(self.path / "sweep")
 
     @property
     def reference(self) -> Path:
@@ -145,7 +151,7 @@ def make(wish: Wish) -> Made:
         wish.place.bundle.path,
         site=site,
         image=found.image if found else None,
-        environment=_environment(site),
+        environment=environment_of(site),
         ranks=wish.ranks,
     )
     return Made(made, found)
@@ -253,5 +259,6 @@ def _earlier(wish: Wish) -> Parent | None:
     return Parent(bundle, manifest)
 
 
-def _environment(site: Site) -> CondaEnvironment | None:
+def environment_of(site: Site) -> CondaEnvironment | None:
+    """Return the conda environment of this site; None without one."""
     return read_environment(site.conda) if site.conda else None

@@ -115,6 +115,8 @@ class SweepDraft:
         Stage to those of the sweep that is there, which it keeps.
     notes
         What was asked for and stays as it is in the sweep that is there.
+    lent
+        Label of work that is shared, however few points use it, to what configures it.
     """
 
     request: SweepRequest
@@ -128,6 +130,7 @@ class SweepDraft:
     spool: Spool
     directives: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    lent: Mapping[str, DraftedPoint] = field(default_factory=dict)
 
     @property
     def sweep_id(self) -> str:
@@ -135,9 +138,14 @@ class SweepDraft:
         return self.request.base.spec.run_id
 
     @property
+    def shared(self) -> frozenset[str]:
+        """Labels of the work that is shared."""
+        return shared_work(self.points) | self.lent.keys()
+
+    @property
     def cost(self) -> Cost:
         """What the points ask of a cluster."""
-        shared = shared_work(self.points)
+        shared = self.shared
         jobs = dict.fromkeys([stage.name for stage in self.stages], len(self.points))
         for point in self.points:
             for stage, label in point.work.items():

@@ -117,8 +117,11 @@ class Assembly:
             self._manifests[label] = sha256_file(sweep.shared_unit(label).manifest)
 
     def write_shared(self, folder: Path, points: Sequence[DraftedPoint]) -> tuple[SharedEntry, ...]:
-        """Write the new shared work of some points, each as its first point configures it."""
-        first: dict[str, DraftedPoint] = {}
+        """Write the new shared work of some points, each as its first point configures it.
+
+        What the draft says of its configuration goes before.
+        """
+        first: dict[str, DraftedPoint] = dict(self._draft.lent)
         for drafted in points:
             for label in drafted.work.values():
                 if label in self._work.new:

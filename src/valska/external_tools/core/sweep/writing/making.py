@@ -192,7 +192,7 @@ def _fill(sweep: Sweep, draft: SweepDraft, run: Run) -> SweepManifest:
     now = utc_now_iso()
     common = write_common(sweep, draft, now, run)
     sciences = Sciences(draft, common.digests, common.borrowed)
-    work = Work(new=shared_work(draft.points))
+    work = Work(new=draft.shared)
     assembly = Assembly(draft, sciences, work, common.seal)
     shared = assembly.write_shared(sweep.shared, draft.points)
     manifest = SweepManifest(

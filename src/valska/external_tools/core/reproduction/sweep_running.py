@@ -1,0 +1,245 @@
+"""From a sealed sweep to a verdict on each of its points: make it again, run it, compare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from valska.external_tools.core.comparison.document import to_json
+from valska.external_tools.core.comparison.sweep_page import render_sweep_page
+from valska.external_tools.core.comparison.sweeps import (
+    SweepComparison,
+    SweepSide,
+    compare_sweeps,
+    read_side,
+)
+from valska.external_tools.core.comparison.verdict import Tolerances
+from valska.external_tools.core.comparison.written import COMPLETED, read_written
+from valska.external_tools.core.errors import PrerequisiteError
+from valska.external_tools.core.manifest import read_manifest
+from valska.external_tools.core.reproduction.images import Found
+from valska.external_tools.core.reproduction.running import Wish, environment_of, image_of
+from valska.external_tools.core.reproduction.sweep_reference import SweepParent
+from valska.external_tools.core.reproduction.sweep_replay import recreate_sweep
+from valska.external_tools.core.run_directory import TakenError, ensure_run_dir
+from valska.external_tools.core.runner import RunnerKind
+from valska.external_tools.core.site import write_site_env
+from valska.external_tools.core.site_settings import site_of
+from valska.external_tools.core.status import StageState
+from valska.external_tools.core.submission.preparation import describe_site, write_receipt
+from valska.external_tools.core.sweep.dispatch.intact import require_common_intact
+from valska.external_tools.core.sweep.dispatch.slices import Kind
+from valska.external_tools.core.sweep.dispatch.submission import SweepSubmission, submit_sweep
+from valska.external_tools.core.sweep.following.status import SweepStatus, wait_sweep
+from valska.external_tools.core.sweep.layout import is_sweep
+from valska.external_tools.core.utils import write_atomic, write_json_atomic
+
+_LABELS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class SweepWish:
+    """What is asked of the reproduction of a sweep.
+
+    Parameters
+    ----------
+    parent
+        What to reproduce.
+    whole
+        All else; its parent is what the points share.
+    """
+
+    parent: SweepParent
+    whole: Wish
+
+
+@dataclass(frozen=True, slots=True)
+class MadeSweep:
+    """A sweep that reproduces another, and where its image was found; None without one."""
+
+    side: SweepSide
+    image: Found | None
+
+
+def require_any_outputs(parent: SweepParent) -> None:
+    """Refuse a reference that has nothing to compare with.
+
+    Raises
+    ------
+    PrerequisiteError
+        If no stage of any point has completed.
+    """
+    for point in parent.points:
+        unit = parent.sweep.unit(point.place)
+        if COMPLETED in read_written(unit, read_manifest(unit), fast=True).states.values():
+            return
+    raise PrerequisiteError(
+        f"{parent.sweep.path} has no outputs to compare with: nothing in it has completed",
+        "Run it first: `valska submit`.",
+    )
+
+
+def make_sweep(wish: SweepWish) -> MadeSweep:
+    """Make the new sweep, or take the one that an earlier call has made.
+
+    Raises
+    ------
+    TakenError
+        If something else lies there, or a sweep of other points.
+    PrerequisiteError
+        If there is no image or environment.
+    ValskaError
+        If it cannot be made.
+    """
+    whole = wish.whole
+    there = _earlier(wish)
+    if there is not None:
+        return MadeSweep(there, None)
+    found = image_of(whole)
+    site = site_of(whole.settings, RunnerKind(whole.parent.manifest.runner))
+    ensure_run_dir(whole.place.path, exist_ok=True)
+    made = recreate_sweep(
+        wish.parent,
+        whole.place.sweep.path,
+        site=site,
+        image=found.image if found else None,
+        environment=environment_of(site),
+        ranks=whole.ranks,
+    )
+    return MadeSweep(made, found)
+
+
+def send(wish: SweepWish, made: MadeSweep, *, again: bool = True) -> SweepSubmission:
+    """Send what has neither completed nor waits or runs, as far as there is room for it.
+
+    Parameters
+    ----------
+    wish, made
+        What is reproduced.
+    again
+        Send also what has been sent and has ended without success.
+
+    Raises
+    ------
+    ValskaError
+        If a sealed file or the image is not as it was, or the scheduler takes no job.
+    """
+    whole, side = wish.whole, made.side
+    sweep, common = side.sweep, side.common
+    named = str(whole.image) if whole.image else None
+    if named is None and made.image is not None:
+        named = str(made.image.image.path)
+    site = describe_site(sweep.bundle, common, whole.settings, whole.scheduler, named)
+    require_common_intact(sweep, side.manifest, common, site.references)
+
+    def ready() -> None:
+        write_site_env(sweep.bundle.site_env, site)
+        embedded = (common.image or {}).get("embedded")
+        write_receipt(sweep.bundle, common, sweep.path / str(embedded) if embedded else site.image)
+
+    return submit_sweep(
+        sweep,
+        side.manifest,
+        whole.scheduler,
+        only=() if again else (Kind.MISSING.value,),
+        resume=sweep.bundle.jobs.is_file(),
+        extra=whole.extra,
+        ready=ready,
+    )
+
+
+def follow_sweep(
+    wish: SweepWish,
+    made: MadeSweep,
+    sent: SweepSubmission,
+    on_change: Callable[[SweepStatus], None],
+    sleep: Callable[[float], None],
+) -> SweepStatus:
+    """Wait until nothing of the new sweep waits or runs, sending the rest as there is room.
+
+    Parameters
+    ----------
+    wish, made
+        What is reproduced.
+    sent
+        What was sent last.
+    on_change, sleep
+        See `wait_sweep`.
+    """
+    while True:
+        status = wait_sweep(
+            made.side.sweep,
+            made.side.manifest,
+            wish.whole.scheduler,
+            on_change=on_change,
+            sleep=sleep,
+            longest_poll=2.0 if wish.whole.scheduler.name == "local" else 60.0,
+        )
+        if not sent.unsent:
+            return status
+        sent = send(wish, made, again=False)
+        if not sent.arrays:
+            return status
+
+
+def conclude_sweep(
+    wish: SweepWish,
+    made: MadeSweep,
+    sent: SweepSubmission,
+    status: SweepStatus,
+    tolerances: Tolerances,
+) -> SweepComparison:
+    """Compare the new sweep with its parent, and write down what was found.
+
+    Raises
+    ------
+    ValskaError
+        If one of them cannot be read, or the files cannot be written.
+    """
+    found = compare_sweeps(
+        wish.parent.side,
+        made.side,
+        tolerances,
+        labels=wish.parent.labels,
+        missing=wish.parent.missing,
+        reasons=_reasons(status, sent),
+    )
+    if made.image is not None:
+        found = replace(found, notes=(*found.notes, f"the image was {made.image.how}"))
+    write_json_atomic(wish.whole.place.document, to_json(found))
+    write_atomic(wish.whole.place.page, render_sweep_page(found).encode())
+    return found
+
+
+def _reasons(status: SweepStatus, sent: SweepSubmission) -> Mapping[str, Mapping[str, str]]:
+    """Return why stages have not completed: place of a unit to stage to reason."""
+    found: dict[str, dict[str, str]] = {}
+    for label, row in status.points.items():
+        for one in row.values():
+            if one.state is not StageState.COMPLETED:
+                reason = one.reason or one.state.value
+                found.setdefault(f"points/{label}", {})[one.stage] = reason
+    for label, one in status.shared.items():
+        if one.state is not StageState.COMPLETED:
+            found[f"shared/{label}"] = {one.stage: one.reason or one.state.value}
+    for (place, stage), reason in sent.blocked.items():
+        found.setdefault(place, {})[stage] = reason
+    return found
+
+
+def _earlier(wish: SweepWish) -> SweepSide | None:
+    """Return the sweep that an earlier call has made there; None if there is none."""
+    path = wish.whole.place.sweep.path
+    if not is_sweep(path):
+        return None
+    side = read_side(wish.whole.place.sweep)
+    hint = "Choose another directory with -o DIR."
+    if side.common.parent != wish.parent.side.manifest.common_seal:
+        raise TakenError(f"{path} is there, and does not reproduce {wish.parent.sweep.path}", hint)
+    labels = [point.label for point in side.manifest.points]
+    if labels != [point.label for point in wish.parent.points]:
+        more = f" and {len(labels) - _LABELS} more" if len(labels) > _LABELS else ""
+        raise TakenError(
+            f"{path} is there, with other points: {', '.join(labels[:_LABELS])}{more}", hint
+        )
+    return side
