@@ -244,11 +244,41 @@ def archive_without_image(maker, stranger, tiny_image):
 
 
 @pytest.mark.slurm
+def test_a_sweep_is_identical_point_by_point_for_somebody_else_on_slurm(
+    slurm, maker, stranger, tiny_image
+):
+    """From its archive alone: made and run here by one, reproduced as arrays by another."""
+    stranger.valska(
+        "sweep", "linetool", "--template", "three", "--image", tiny_image, "-o", "sweep",
+        "--values", "run=true,echo 7 > double.txt", "--override", "share=all",
+    )  # fmt: skip
+    stranger.valska("submit", "sweep", "--scheduler", "local", "--wait")
+    stranger.valska("archive", "sweep", "-o", "sweep.tar.zst", "--with-image")
+    given = maker.work / "sweep.tar.zst"
+    shutil.move(stranger.work / "sweep.tar.zst", given)
+    given.chmod(0o644)
+    shutil.rmtree(stranger.work / "sweep")
+    user = replace(maker, env={**maker.env, "VALSKA_IMAGES": maker.work / "no images"})
+    done, place = reproduce(user, given, "--scheduler", "slurm", output="sweep again")
+    assert done.stdout.splitlines()[-1] == "identical"
+    found = comparison(place)
+    assert [one["verdict"] for one in found["points"]] == ["identical", "identical"]
+    assert [one["verdict"] for one in found["shared"]] == ["identical"]
+    assert "packed in the archive" in found["notes"][-1]
+    records = [json.loads(path.read_text()) for path in place.glob("sweep/*/*/records/*")]
+    assert sorted(one["stage"] for one in records) == ["count", "double", "double"]
+    assert {one["job"]["scheduler"] for one in records} == {"slurm"}
+    assert {one["image"]["sha256"] for one in records} == {found["reference"]["software"]}
+
+
+@pytest.mark.slurm
 def test_the_page(slurm, account, pyuvsim_image):
     user = account.in_directory("page")
     page = Page("reproduce", user)
     assert "# Verdict: identical" in page.go_on("cat run-reproduction")
     assert page.go_on("valska archive run").splitlines()[-1] == "identical"
+    assert page.go_on("valska archive survey").splitlines()[-1].startswith("Compared by valska")
+    assert page.go_on("--only Ntimes_1").splitlines()[-1] == "identical"
     assert page.go_on("--outputs").splitlines()[-1] == "identical"
     assert page.go_on("they differ").splitlines()[-1] == "they differ"
     assert page.done == len(page.blocks)

@@ -14,7 +14,8 @@ from valska.external_tools.core.overrides import apply_overrides
 from valska.external_tools.core.templates import get_templates_dir
 from valska.external_tools.core.tool import Input, RunPlan, Stage
 
-_RUN = "; eval \"$(sed -n 's/^run: //p' ../config/lines.yaml)\""
+_FIND = 'while IFS= read -r line; do case $line in run:*) echo "${line#run: }";; esac; done'
+_RUN = f'; eval "$({_FIND} < ../config/lines.yaml)"'
 
 
 class LineTool:
