@@ -11,6 +11,7 @@ import sys
 import tarfile
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,8 @@ pytestmark = pytest.mark.apptainer
 
 TINY_IMAGE = Path(__file__).parents[1] / "cluster" / "tiny-image.sh"
 QUICK = Http(attempts=3, pause=0.3, timeout=(5, 20), environ={"HOME": "/nonexistent"})
+PATIENT = replace(QUICK, attempts=8)
+"""For a registry that comes back; a busy machine takes seconds to start it."""
 BIG = 32 << 20
 """Bytes that do not fit into the buffers of a connection."""
 PASSWORD = "correct horse"
@@ -145,6 +148,22 @@ def push(path, name, http=QUICK, **options):
     return push_image(image, read_target(f"oras://{name}"), http=http, **options)
 
 
+class Told(list):
+    """What a transfer has told of how far it is."""
+
+    def __call__(self, done, total):
+        self.append((done, total))
+
+    def is_whole(self, size):
+        """Tell whether it went to the end, and never beyond."""
+        return self[-1] == (size, size) and max(self) == (size, size)
+
+    @property
+    def went_back(self):
+        """Whether bytes went again."""
+        return any(later < sooner for sooner, later in pairwise(self))
+
+
 def change_a_byte(path):
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -213,8 +232,11 @@ def test_what_a_registry_does_not_have_is_named(registry, tree, wanted):
 def test_a_base_has_the_same_bytes_wherever_it_is_pulled(registry, tree, tmp_path):
     digest = push_index(registry, tree, "bases/same")
     name = f"{registry.host}/bases/same"
-    one = pull_base(f"{name}:many", tmp_path / "one", http=QUICK)
+    told = Told()
+    one = pull_base(f"{name}:many", tmp_path / "one", http=QUICK, progress=told)
     other = pull_base(f"{name}@{digest}", tmp_path / "other", http=QUICK)
+    assert told.is_whole(told[-1][1])
+    assert not told.went_back
     assert one.name == other.name == f"{digest.removeprefix('sha256:')}.oci.tar"
     assert one.read_bytes() == other.read_bytes()
     assert left_in(tmp_path / "one") == [one.name]
@@ -334,10 +356,12 @@ def test_a_registry_gone_in_the_middle_of_a_pull_is_asked_again(
         registry.start()
 
     wire.when_passed(BIG // 8, restart)
-    name = f"oras://{wire.host}/big:1"
+    name, told = f"oras://{wire.host}/big:1", Told()
     with caplog.at_level(logging.WARNING):
-        pulled = pull_sif(name, tmp_path, http=QUICK)
+        pulled = pull_sif(name, tmp_path, http=PATIENT, progress=told)
     assert sha256_file(pulled.path) == pushed_big.sha256
+    assert told.is_whole(pulled.path.stat().st_size)
+    assert told.went_back
     assert wire.passed > BIG * 9 // 8
     assert "trying again" in caplog.text
 
@@ -367,8 +391,14 @@ def test_a_registry_gone_in_the_middle_of_a_push_is_asked_again(registry, wire, 
     path = tmp_path / "other.sif"
     path.write_bytes(sif.read_bytes() + os.urandom(BIG))
     wire.when_passed(BIG // 8, restart)
-    pushed = push(path, f"{wire.host}/gone/push:1")
+    told = Told()
+    pushed = push(path, f"{wire.host}/gone/push:1", PATIENT, progress=told)
     assert wire.passed > BIG * 9 // 8
+    assert told.is_whole(path.stat().st_size)
+    assert told.went_back
+    again = Told()
+    assert not push(path, f"{registry.host}/gone/push:1", progress=again).uploaded
+    assert again == []
     at_home = pushed.uri.replace(wire.host, registry.host)
     assert sha256_file(pull_sif(at_home, tmp_path, http=QUICK).path) == sha256_file(path)
 

@@ -27,6 +27,7 @@ from valska.external_tools.core.images.registry.client import (
     this_platform,
 )
 from valska.external_tools.core.images.registry.options import Http, http_options
+from valska.external_tools.core.images.registry.progress import advancing, part_of
 from valska.external_tools.core.images.registry.pushing import (
     Pushed,
     note_published,
@@ -246,6 +247,22 @@ def given_or_raised(answers):
     if isinstance(answer, Exception):
         raise answer
     return answer
+
+
+def test_who_counts_bytes_is_told_the_difference_also_where_they_go_again():
+    told = []
+    progress = advancing(told.append)
+    for done in (3, 7, 0, 7):
+        progress(done, 7)
+    assert told == [3, 4, -7, 7]
+
+
+def test_a_part_tells_of_the_whole():
+    told = []
+    part = part_of(lambda done, total: told.append((done, total)), 10, 30)
+    part(5, 20)
+    assert told == [(15, 30)]
+    assert part_of(None, 10, 30) is None
 
 
 # Logins

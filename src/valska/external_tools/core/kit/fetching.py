@@ -16,6 +16,7 @@ from valska.external_tools.core.errors import (
     VerificationError,
 )
 from valska.external_tools.core.images.registry.options import Http
+from valska.external_tools.core.images.registry.progress import advancing
 from valska.external_tools.core.images.scratch import claim_directory
 from valska.external_tools.core.kit.document import (
     DOCUMENT,
@@ -152,7 +153,7 @@ def _fetched_base(
         supplies.store.bases,
         platform=base.platform,
         http=http,
-        progress=report.advance,
+        progress=advancing(report.advance),
     )
     return replace(part, source=path)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform as machine
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from valska.external_tools.core.errors import PrerequisiteError, ValskaError, VerificationError
 from valska.external_tools.core.images.registry.options import Http, http_options
+from valska.external_tools.core.images.registry.progress import Progress
 from valska.external_tools.core.images.registry.reference import Reference, is_digest, parse
 from valska.external_tools.core.utils import CHUNK_BYTES, replacing, sha256_bytes
 
@@ -27,9 +28,6 @@ MAX_DOCUMENT_BYTES = 8 << 20
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _TAMPERED = "Do not use it; ask who runs the registry, or a proxy before it."
-
-Progress = Callable[[int], None]
-"""Told how many bytes have come since it was told last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +297,7 @@ def _receive(
                 found.update(chunk)
                 file.write(chunk)
                 if progress is not None:
-                    progress(len(chunk))
+                    progress(received, size)
         except requests.RequestException as error:
             raise connection.broken(error) from error
     if received < size:

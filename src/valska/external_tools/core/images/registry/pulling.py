@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +21,6 @@ from valska.external_tools.core.images.record import ImageRecord, read_record
 from valska.external_tools.core.images.registry import archive
 from valska.external_tools.core.images.registry.client import (
     Manifest,
-    Progress,
     choose,
     connect,
     fetch_blob,
@@ -29,6 +28,7 @@ from valska.external_tools.core.images.registry.client import (
     this_platform,
 )
 from valska.external_tools.core.images.registry.options import Http, http_options
+from valska.external_tools.core.images.registry.progress import Progress, part_of
 from valska.external_tools.core.images.registry.reference import Reference, parse
 from valska.external_tools.core.images.registry.referrers import Attached, fetch_attached
 from valska.external_tools.core.images.registry.sifs import sif_layer
@@ -93,7 +93,7 @@ def pull_base(
     http
         How to ask; from the environment if None.
     progress
-        Told how many bytes have come.
+        Told how many bytes have come, and of how many; nothing where it is here already.
 
     Returns
     -------
@@ -278,10 +278,12 @@ def _fetch_base(
         manifest = fetch_manifest(connection, index.reference.at(chosen))
     blobs = {}
     parts = tuple(archive.parts_of(manifest))
-    log.info("fetching %s: %s", found.reference, _megabytes(part["size"] for part in parts))
+    done, total = 0, sum(part["size"] for part in parts)
+    log.info("fetching %s: %s", found.reference, _megabytes(total))
     for part in parts:
         blobs[part["digest"]] = work / part["digest"].removeprefix("sha256:")
-        fetch_blob(connection, part, blobs[part["digest"]], progress)
+        fetch_blob(connection, part, blobs[part["digest"]], part_of(progress, done, total))
+        done += part["size"]
     with (work / "archive").open("wb") as file:
         archive.write_archive(file, manifest, index, blobs)
         file.flush()
@@ -293,7 +295,7 @@ def _fetch_sif(
 ) -> PulledSif:
     layer = sif_layer(found)
     path = directory / f"{_stem(found.reference)}.sif"
-    log.info("fetching %s: %s", found.reference, _megabytes([layer["size"]]))
+    log.info("fetching %s: %s", found.reference, _megabytes(layer["size"]))
     fetch_blob(connection, layer, path, progress)
     return PulledSif(path, layer["digest"].removeprefix("sha256:"), found)
 
@@ -343,8 +345,8 @@ def _stem(reference: Reference) -> str:
     return _NAME.sub("_", reference.repository.rpartition("/")[2]) or "image"
 
 
-def _megabytes(sizes: Iterable[int]) -> str:
-    return f"{sum(sizes) / 1e6:.1f} MB"
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"
 
 
 @contextmanager

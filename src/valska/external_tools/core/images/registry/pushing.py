@@ -18,6 +18,7 @@ from valska.external_tools.core.images.registry.client import (
     connect,
 )
 from valska.external_tools.core.images.registry.options import Http
+from valska.external_tools.core.images.registry.progress import Progress
 from valska.external_tools.core.images.registry.reference import DEFAULT_TAG, Reference, parse
 from valska.external_tools.core.images.registry.referrers import (
     DEFINITION_TYPE,
@@ -105,6 +106,7 @@ def push_image(
     extras: Mapping[str, bytes] | None = None,
     with_record: bool = True,
     http: Http | None = None,
+    progress: Progress | None = None,
 ) -> Pushed:
     """Push an image as ``apptainer push`` does, then what is known of it.
 
@@ -124,6 +126,9 @@ def push_image(
         Attach what is known of it.
     http
         How to ask; from the environment if None.
+    progress
+        Told how many bytes of the SIF have gone, and of how many; nothing where the registry
+        has it already.
 
     Raises
     ------
@@ -136,7 +141,9 @@ def push_image(
 
     connection = connect(target, http)
     log.info("pushing %s: %.1f MB", target, image.size / 1e6)
-    uploaded = upload_blob(connection, image.sha256, image.size, lambda: image.path.open("rb"))
+    uploaded = upload_blob(
+        connection, image.sha256, image.size, lambda: image.path.open("rb"), progress
+    )
     upload_blob(connection, sha256_bytes(EMPTY), len(EMPTY), _empty)
     name, labels = _name_and_labels(image)
     data = sif_manifest(image.sha256, image.size, f"{name}.sif", labels)

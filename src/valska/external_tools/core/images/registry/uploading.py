@@ -7,13 +7,20 @@ from typing import IO
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
 
 from valska.external_tools.core.errors import PrerequisiteError, VerificationError
+from valska.external_tools.core.images.registry.progress import Progress, Watched
 from valska.external_tools.core.images.registry.transport import Connection, retried
 from valska.external_tools.core.utils import sha256_bytes
 
 Open = Callable[[], IO[bytes]]
 
 
-def upload_blob(connection: Connection, sha256: str, size: int, opened: Open) -> bool:
+def upload_blob(
+    connection: Connection,
+    sha256: str,
+    size: int,
+    opened: Open,
+    progress: Progress | None = None,
+) -> bool:
     """Upload a blob, unless the registry has it.
 
     Parameters
@@ -24,6 +31,8 @@ def upload_blob(connection: Connection, sha256: str, size: int, opened: Open) ->
         Of the blob. The registry refuses another content.
     opened
         Opens the content; called anew for each attempt.
+    progress
+        Told of what has been sent; nothing where the registry has the blob.
 
     Returns
     -------
@@ -46,8 +55,9 @@ def upload_blob(connection: Connection, sha256: str, size: int, opened: Open) ->
         place = _place(connection, begun.headers.get("Location", ""), digest)
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
         with opened() as file:
+            data = Watched(file, size, progress) if progress is not None else file
             connection.request(
-                "PUT", place, expected=(201, 204), headers=headers, data=file, what=what
+                "PUT", place, expected=(201, 204), headers=headers, data=data, what=what
             )
         return True
 
