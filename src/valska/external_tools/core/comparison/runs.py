@@ -134,7 +134,7 @@ def compare_runs(
     a, b = (Side(bundle, read_manifest(bundle)) for bundle in (reference, new))
     require_same_tool(a.manifest, b.manifest)
     old, fresh = (read_written(side.bundle, side.manifest) for side in (a, b))
-    judged = judge(a.manifest.tool, old, fresh, allowed, reasons)
+    judged = judge(comparer_of(a.manifest.tool), old, fresh, allowed, reasons)
     return Comparison(
         verdict=judged.verdict,
         tool=a.manifest.tool,
@@ -161,7 +161,7 @@ class Judged:
 
 
 def judge(
-    tool: str,
+    comparing: Compares | None,
     reference: Written,
     new: Written,
     tolerances: Tolerances,
@@ -171,15 +171,15 @@ def judge(
 
     Parameters
     ----------
-    tool
-        Name of the tool.
+    comparing
+        Knows the tool's outputs, see `comparer_of`.
     reference, new
         What they wrote.
     tolerances, reasons
         See `compare_runs`.
     """
     stages = tuple(_stages(reference, new, reasons or {}))
-    outputs = _compare(tool, reference.files, new.files, tolerances)
+    outputs = _compare(comparing, reference.files, new.files, tolerances)
     missing = [Verdict.INCOMPLETE for one in stages if {one.reference, one.new} != {COMPLETED}]
     return Judged(
         worst([*missing, *(one.verdict for one in outputs)]),
@@ -196,12 +196,11 @@ def _stages(reference: Written, new: Written, reasons: Mapping[str, str]) -> Ite
 
 
 def _compare(
-    tool: str, reference: RunFiles, new: RunFiles, tolerances: Tolerances
+    comparing: Compares | None, reference: RunFiles, new: RunFiles, tolerances: Tolerances
 ) -> tuple[OutputComparison, ...]:
     """Compare bytes first, then what the tool knows, then the rest by its format."""
     found = {one.path: one for one in _same_bytes(reference, new)}
     mine, theirs = (without(files, set(found)) for files in (reference, new))
-    comparing = _comparer(tool)
     if comparing is not None:
         found |= {one.path: one for one in comparing.compare(mine, theirs, tolerances)}
     covered = {path for one in found.values() for path in (one.path, *one.covers)}
@@ -218,7 +217,7 @@ def _same_bytes(reference: RunFiles, new: RunFiles) -> Iterator[OutputComparison
             yield decided
 
 
-def _comparer(tool: str) -> Compares | None:
+def comparer_of(tool: str) -> Compares | None:
     """Return what knows the outputs of a tool; None if the tool does not, or is not here."""
     try:
         loaded = load_tool(tool)

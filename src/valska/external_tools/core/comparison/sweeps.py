@@ -15,7 +15,7 @@ from valska.external_tools.core.comparison.intent import (
     compare_intent,
     require_same_tool,
 )
-from valska.external_tools.core.comparison.runs import StageStates, judge, software_of
+from valska.external_tools.core.comparison.runs import StageStates, comparer_of, judge, software_of
 from valska.external_tools.core.comparison.verdict import (
     OutputComparison,
     Tolerances,
@@ -253,6 +253,7 @@ class _Pairs:
     ) -> None:
         self._reference = reference
         self._new = new
+        self._comparing = comparer_of(reference.common.tool)
         self._tolerances = tolerances
         self._missing = missing
         self._reasons = reasons
@@ -272,7 +273,7 @@ class _Pairs:
 
     def _judged(self, entry: Entry, old: Written, fresh: Written) -> UnitComparison:
         found = judge(
-            self._reference.common.tool,
+            self._comparing,
             old,
             fresh,
             self._tolerances,
