@@ -2,15 +2,20 @@
 
 import json
 import random
+import subprocess
 
 import pytest
 from archives import entries, entry, finished, pack, repacked
 from handmade import make_bundle
+from sweeps import make_sweep
 from toy import stage
 
 from valska.external_tools.core.archive import bag
 from valska.external_tools.core.archive.errors import ArchiveError
+from valska.external_tools.core.archive.people import Description
+from valska.external_tools.core.archive.selection import Choice, select_sweep
 from valska.external_tools.core.archive.verification import receipt, verify_archive
+from valska.external_tools.core.archive.writing import write_archive
 from valska.external_tools.core.schema import load_schema, validate
 from valska.external_tools.core.seal import FindingKind
 from valska.external_tools.core.utils import sha256_bytes, sha256_file
@@ -228,3 +233,22 @@ def test_a_receipt_says_what_was_checked(archive):
 def test_a_receipt_can_hold_every_kind_of_finding():
     finding = load_schema("receipt-1")["properties"]["findings"]["items"]
     assert {kind.value for kind in FindingKind} == set(finding["properties"]["kind"]["enum"])
+
+
+def test_points_named_like_folders_are_points(tmp_path):
+    sweep = make_sweep(tmp_path, points=("records", "config"))
+    for label in ("records", "config"):
+        argv = ["bash", "submit_simulate.sh", f"points/{label}"]
+        subprocess.run(argv, cwd=sweep.path, check=True, capture_output=True)
+    path = tmp_path / "s.tar.zst"
+    write_archive(select_sweep(sweep, Choice()), path, Description())
+    verified = verify_archive(path)
+    assert (verified.findings, verified.outputs) == ((), {"simulate": 2})
+    held = {name.partition("/")[2]: content for name, (_, content) in entries(path).items()}
+    graph = json.loads(held["data/ro-crate-metadata.json"])["@graph"]
+    actions = [one for one in graph if one["@type"] == "CreateAction"]
+    assert {one["result"]["@id"] for one in actions} == {
+        f"bundle/points/{label}/outputs/out.txt" for label in ("records", "config")
+    }
+    output = "data/bundle/points/records/outputs/out.txt"
+    assert ("altered", output) in found(resealed(path, tmp_path / "x", {output: b"other\n"}))

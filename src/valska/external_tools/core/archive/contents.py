@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from valska.external_tools.core.archive.document import parse_json
-from valska.external_tools.core.archive.places import BUNDLE
+from valska.external_tools.core.archive.places import BUNDLE, UNIT
 from valska.external_tools.core.archive.tar import Kind
 from valska.external_tools.core.errors import ValskaError, VerificationError
 from valska.external_tools.core.schema import validate
@@ -69,19 +70,25 @@ class Contents:
         return data
 
     def by_folder(self, folder: str) -> dict[str, list[str]]:
-        """Return the files in folders of a name, by the folders' parents, each sorted.
+        """Return the files in a folder of the bundle, or of each unit of a sweep.
 
         Parameters
         ----------
         folder
-            Name of the folders, such as ``records``.
+            Name of the folder, such as ``records``.
+
+        Returns
+        -------
+        dict
+            The folder's parent, a bundle or a unit, to its files, sorted.
         """
         found: dict[str, list[str]] = {}
-        part = f"/{folder}/"
+        # A unit can have the folder's name as well.
+        inside = re.compile(f"({UNIT})/{re.escape(folder)}/.+", re.DOTALL)
         for name in self.entries:
-            unit, separator, rest = name.partition(part)
-            if separator and rest and self.file(name) is not None:
-                found.setdefault(unit, []).append(name)
+            match = inside.fullmatch(name)
+            if match and self.file(name) is not None:
+                found.setdefault(match[1], []).append(name)
         return {unit: sorted(names) for unit, names in found.items()}
 
 

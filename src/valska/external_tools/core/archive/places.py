@@ -23,10 +23,11 @@ IMAGES = f"{DATA}/images"
 REFERENCES = f"{DATA}/references"
 CRATE = f"{DATA}/ro-crate-metadata.json"
 
-_UNIT = r"(?:(?:points|shared)/[^/]+/)?"
+UNIT = rf"{BUNDLE}(?:/(?:points|shared)/[^/]+)?"
+"""Matches a bundle, a sweep, and a unit of one."""
 _DOCUMENTS = re.compile(
-    rf"{BUNDLE}/(?:sweep_manifest\.json|common\.json|{_UNIT}(?:manifest\.json|SHA256SUMS"
-    rf"|records/[^/]+\.json)|containers/[^/]+\.image\.json)"
+    rf"{UNIT}/(?:manifest\.json|SHA256SUMS|records/[^/]+\.json)"
+    rf"|{BUNDLE}/(?:sweep_manifest\.json|common\.json|containers/[^/]+\.image\.json)"
 )
 
 
