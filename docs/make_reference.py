@@ -125,6 +125,7 @@ def _options(command: click.Command, *, own: bool = False) -> str:
 
 def _names(option: click.Option) -> str:
     names = ", ".join(sorted(option.opts, key=len))
+    names = "/".join([names, *option.secondary_opts])
     return _cell(names if option.is_flag or option.count else f"{names} {_value(option)}")
 
 

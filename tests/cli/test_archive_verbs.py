@@ -170,7 +170,7 @@ def test_a_run_that_never_started_can_be_packed(user):
 def test_what_is_no_bundle_is_told(user):
     assert user.run("archive", user.cwd).exit_code == 3
     assert user.run("archive", user.cwd / "nothing").exit_code == 3
-    assert user.run("unpack", user.cwd / "nothing").exit_code == 1
+    assert user.run("unpack", user.cwd / "nothing").exit_code == 3
 
 
 SWEEP = ("sweep", "linetool", "--template", "three", "--runner", "host")

@@ -11,6 +11,7 @@ import click
 from valska.cli.image_options import images_option, open_store
 from valska.cli.options import dry_run_option, json_option, require_parent
 from valska.cli.output import note, result, result_json
+from valska.cli.places import RUN
 from valska.cli.quantities import bytes_text
 from valska.cli.transfer import Transfer
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command("archive")
-@click.argument("path", type=click.Path(path_type=Path, file_okay=False), metavar="BUNDLE")
+@click.argument("path", type=RUN)
 @click.option(
     "-o",
     "--output",

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from valska.cli.image_diff import print_difference
+from valska.cli.image_options import ca_bundle_option, images_option
 from valska.cli.options import dry_run_option, json_option, parse_pairs
 from valska.cli.output import note, plain, result, result_json, table
 from valska.cli.state import state
@@ -43,16 +44,8 @@ _PASSING = ("Build complete: ", "To see mksquashfs output")
     metavar="SRC[:DST[:ro]]",
     help="Path that the build sees, with those of the configuration. Repeatable.",
 )
-@click.option(
-    "--ca-bundle",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Certificates (PEM) that the build trusts.",
-)
-@click.option(
-    "--images",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Image store.  [$VALSKA_IMAGES, or the configuration]",
-)
+@ca_bundle_option
+@images_option
 @click.option(
     "--option",
     "options",

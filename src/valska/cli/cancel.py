@@ -9,6 +9,7 @@ import click
 
 from valska.cli.options import dry_run_option, json_option, stages_option
 from valska.cli.output import note, result, result_json
+from valska.cli.places import RUN
 from valska.cli.state import state
 from valska.external_tools.core.config import resolve
 from valska.external_tools.core.errors import UsageError
@@ -20,7 +21,7 @@ from valska.external_tools.core.sweep.layout import is_sweep, sweep_of
 
 
 @click.command("cancel")
-@click.argument("path", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("path", type=RUN)
 @stages_option("Cancel only this stage, and those that wait for it.")
 @click.option(
     "--only",

@@ -10,8 +10,9 @@ from typing import Any
 
 import click
 
-from valska.cli.options import json_option
+from valska.cli.options import execute_option, json_option
 from valska.cli.output import note, plain, result, result_json, table
+from valska.cli.places import RUN
 from valska.cli.quantities import bytes_text, count_text
 from valska.cli.results_view import root_or_default
 from valska.external_tools.core.clean import (
@@ -48,10 +49,10 @@ def _flags(function: Any) -> Any:
 
 
 @click.command("clean")
-@click.argument("path", type=click.Path(path_type=Path, file_okay=False), required=False)
+@click.argument("path", type=RUN, required=False)
 @_flags
 @click.option("--run-id", metavar="PATTERN", help="Only runs and sweeps with such an id.")
-@click.option("--execute", is_flag=True, help="Do it; without, it is only told.")
+@execute_option
 @click.option("--delete", "deletes", is_flag=True, help="Delete for good, past the trash.")
 @click.option(
     "--yes-remove",

@@ -11,6 +11,7 @@ import click
 
 from valska.cli.options import dry_run_option, json_option
 from valska.cli.output import note, plain, result, result_json, table
+from valska.cli.places import RUN
 from valska.cli.quantities import count_text
 from valska.cli.tolerances import take_tolerances, tolerance_options
 from valska.external_tools.core.comparison.intent import Difference, Side, compare_intent
@@ -23,8 +24,8 @@ _LONG = 60
 
 
 @click.command("diff")
-@click.argument("a", type=click.Path(path_type=Path, file_okay=False))
-@click.argument("b", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("a", type=RUN)
+@click.argument("b", type=RUN)
 @click.option("--outputs", is_flag=True, help="Compare what they wrote, too.")
 @tolerance_options
 @click.option(

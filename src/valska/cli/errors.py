@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,7 @@ INTERRUPTED = 130
 GENERAL = 1
 USAGE = 2
 
+_BREAKS = re.compile(r"\n\t?")
 _FULL = "Free some space, or choose another directory."
 _HINTS = {
     errno.ENOSPC: _FULL,
@@ -125,6 +127,5 @@ def _usage_hint(error: click.ClickException) -> str | None:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(
-        "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text).split("\n")
-    )
+    joined = _BREAKS.sub(" ", text)
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in joined)

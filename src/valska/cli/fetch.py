@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from valska.cli.image_options import ca_bundle_option, images_option, no_https_option
 from valska.cli.options import dry_run_option, json_option, require_parent
 from valska.cli.output import note, plain, result, result_json, table
 from valska.cli.quantities import bytes_text, count_text
@@ -27,7 +28,7 @@ from valska.external_tools.core.kit.parts import KitPlan, KitRequest, Part, Purp
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="KIT.tar",
-    help="The file to write.",
+    help="The file to write; needed but for --dry-run.",
 )
 @click.option(
     "--for",
@@ -42,17 +43,9 @@ from valska.external_tools.core.kit.parts import KitPlan, KitRequest, Part, Purp
     metavar="OS/ARCH",
     help="Platform of base and packages.  [the lock's, else this machine's]",
 )
-@click.option(
-    "--images",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Image store.  [$VALSKA_IMAGES, or the configuration]",
-)
-@click.option(
-    "--ca-bundle",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Certificates (PEM) to trust.",
-)
-@click.option("--no-https", is_flag=True, help="Ask the base's registry over plain HTTP.")
+@images_option
+@ca_bundle_option
+@no_https_option
 @click.option("--force", is_flag=True, help="Replace the file, if it is there.")
 @dry_run_option
 @json_option
@@ -78,7 +71,7 @@ def command(
     from valska.external_tools.core.kit.planning import plan_kit
     from valska.external_tools.core.kit.targets import find_target
 
-    if not dry_run:
+    if output is not None and not dry_run:
         _check_output(output, force)
 
     def settings_of(tool: str | None) -> Settings:
@@ -87,6 +80,8 @@ def command(
 
     with TemporaryDirectory(prefix="valska-fetch-") as scratch:
         found = find_target(target, lambda tool: settings_of(tool).images, Path(scratch))
+        if output is None and not dry_run:
+            raise UsageError("no file is named", "Name one with -o KIT.tar, or use --dry-run.")
         settings = settings_of(found.tool)
         environ = _environment(settings.ca_bundle)
         request = KitRequest(
@@ -110,9 +105,7 @@ def _environment(ca_bundle: Path | None) -> dict[str, str]:
     return {**os.environ, **named}
 
 
-def _check_output(output: Path | None, force: bool) -> None:
-    if output is None:
-        raise UsageError("no file is named", "Name one with -o KIT.tar, or use --dry-run.")
+def _check_output(output: Path, force: bool) -> None:
     if output.exists() and not force:
         raise UsageError(f"{output} is there already", "Name another, or use --force.")
     require_parent(output)

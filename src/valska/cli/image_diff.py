@@ -55,10 +55,10 @@ _SHOWN_DIGITS = 12
 def command(a: str, b: str, with_files: bool, images: Path | None, as_json: bool) -> None:
     """Say how image B differs from image A: by package, and by file.
 
-    A and B are SIF files, image records (.json), or images in the store: a digest, the start of
-    one, or the name of a definition. Neither is run, but for rpm where there is no record. The exit
-    code is 0 where all files and their
-    modes are the same, and 5 where they are not.
+    A and B are SIF files, directories with an image's files, image records (.json), or images in
+    the store: a digest, the start of one, or the name of a definition. Neither is run, but for rpm
+    where there is no record. The exit code is 0 where all files and their modes are the same, and
+    5 where they are not.
     """
     store, settings = open_store(images)
     found = compare(*(find_contents(one, store, settings.apptainer) for one in (a, b)))

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import click
 
-from valska.cli.image_options import images_option, open_store
+from valska.cli.image_options import images_option, open_store, stored_record
 from valska.cli.options import dry_run_option, json_option, require_parent
 from valska.cli.output import note, plain, result, result_json, table
 from valska.cli.quantities import bytes_text
-from valska.external_tools.core.images import find_record
 from valska.external_tools.core.images.record import ImageRecord
 from valska.external_tools.core.images.store.exporting import export_images, refuse_taken
 
@@ -36,7 +35,7 @@ def command(
     VALSKA_IMAGES may name the directory.
     """
     store, _ = open_store(images)
-    records = [find_record(one, store) for one in dict.fromkeys(image)]
+    records = [stored_record(one, store) for one in dict.fromkeys(image)]
     refuse_taken(output)
     if output.suffix == ".tar":
         require_parent(output)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from valska.cli.image_options import images_option, open_store
-from valska.cli.options import json_option
+from valska.cli.options import execute_option, json_option
 from valska.cli.output import note, plain, result, result_json, table
 from valska.cli.quantities import bytes_text
 from valska.external_tools.core.images.store.gc import Kept, Order, Survey, collect, survey
@@ -44,7 +44,7 @@ _DAY_S = 24 * 3600.0
     metavar="DAYS",
     help="Leave alone what is younger.",
 )
-@click.option("--execute", is_flag=True, help="Do it; without, it is only told.")
+@execute_option
 @images_option
 @json_option
 def command(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from valska.cli.image_options import images_option, open_store
+from valska.cli.image_options import ca_bundle_option, images_option, no_https_option, open_store
 from valska.cli.options import json_option
 from valska.cli.output import note, result, result_json
 from valska.external_tools.core.config import Settings
@@ -20,12 +20,8 @@ _SCHEMES = ("oras", "docker")
 
 @click.command("import")
 @click.argument("source", metavar="FILE|DIR|URI")
-@click.option("--no-https", is_flag=True, help="Plain HTTP; not needed for this machine's own.")
-@click.option(
-    "--ca-bundle",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Certificates (PEM) to trust.",
-)
+@no_https_option
+@ca_bundle_option
 @images_option
 @json_option
 def command(

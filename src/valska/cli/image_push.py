@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from valska.cli.image_options import images_option, open_store
+from valska.cli.image_options import ca_bundle_option, images_option, no_https_option, open_store
 from valska.cli.options import dry_run_option, json_option
 from valska.cli.output import note, plain, result, result_json
 from valska.cli.quantities import bytes_text
@@ -27,16 +27,8 @@ from valska.external_tools.core.images.registry.reference import Reference
 @click.argument("image")
 @click.argument("target", metavar="URI")
 @images_option
-@click.option(
-    "--no-https",
-    is_flag=True,
-    help="Plain HTTP, as apptainer push; not needed for a registry on this machine.",
-)
-@click.option(
-    "--ca-bundle",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Certificates (PEM) to trust.",
-)
+@no_https_option
+@ca_bundle_option
 @click.option("--no-record", is_flag=True, help="Push the SIF alone, and nothing known of it.")
 @dry_run_option
 @json_option

@@ -8,11 +8,10 @@ from typing import Any
 
 import click
 
-from valska.cli.image_options import image_argument, images_option, open_store
+from valska.cli.image_options import image_argument, images_option, open_store, stored_record
 from valska.cli.options import json_option
 from valska.cli.output import plain, result, result_json, table
 from valska.cli.quantities import bytes_text
-from valska.external_tools.core.images import find_record
 from valska.external_tools.core.images.record import ImageRecord
 from valska.external_tools.core.images.store import ImageStore
 from valska.external_tools.core.images.store.adding import files_of
@@ -30,7 +29,7 @@ def command(image: str, images: Path | None, as_json: bool) -> None:
     gives the whole record, with every package.
     """
     store, _ = open_store(images)
-    record = find_record(image, store)
+    record = stored_record(image, store)
     data = record.to_json()
     bundles = dict.fromkeys(use.path for use in read_uses(store) if use.sha256 == record.sha256)
     if as_json:

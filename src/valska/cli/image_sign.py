@@ -6,10 +6,9 @@ from pathlib import Path
 
 import click
 
-from valska.cli.image_options import image_argument, images_option, open_store
+from valska.cli.image_options import image_argument, images_option, open_store, stored_record
 from valska.cli.options import dry_run_option, json_option
 from valska.cli.output import note, result, result_json
-from valska.external_tools.core.images import find_record
 from valska.external_tools.core.images.store.signing import sign_image
 
 
@@ -40,8 +39,10 @@ def command(
     stays as it is. The signed one's path is printed last.
     """
     store, settings = open_store(images)
-    record = find_record(image, store)
+    record = stored_record(image, store)
     if dry_run:
+        if as_json:
+            result_json({"dry_run": True, "unsigned_sha256": record.sha256})
         note(f"Would sign {record.name} {record.sha256[:12]}. Nothing was done.")
         return
     passphrase = click.prompt("Passphrase", hide_input=True, err=True) if ask_passphrase else None
@@ -49,6 +50,7 @@ def command(
     if as_json:
         result_json(
             {
+                "dry_run": False,
                 "sha256": signed.sha256,
                 "unsigned_sha256": record.sha256,
                 "fingerprint": (signed.signature or {}).get("fingerprint"),

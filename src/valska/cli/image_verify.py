@@ -8,11 +8,10 @@ from pathlib import Path
 
 import click
 
-from valska.cli.image_options import images_option, open_store
+from valska.cli.image_options import images_option, open_store, stored_record
 from valska.cli.options import json_option
 from valska.cli.output import note, plain, result, result_json, table
 from valska.external_tools.core.errors import UsageError, VerificationError
-from valska.external_tools.core.images import find_record
 from valska.external_tools.core.images.store import ImageStore
 from valska.external_tools.core.images.store.layout import DIGEST
 from valska.external_tools.core.images.store.signing import require_signer, signers
@@ -49,13 +48,12 @@ def command(
         *store.records(),
         *unrecorded(store),
     ]
-    found = []
-    for record in records:
-        verified = verify_image(store, record)
-        if (signature or signer is not None) and not verified.faults:
-            verified = _signature(store, verified, signer, settings.apptainer)
-        found.append(verified)
+    found = [verify_image(store, record) for record in records]
+    altered = [one for one in found if one.faults]
+    if signature or signer is not None:
+        found = [_signature(store, one, signer, settings.apptainer) for one in found]
     _print(store, found, as_json)
+    _require(found, altered)
 
 
 def _place(image: str, store: ImageStore) -> Path:
@@ -63,25 +61,26 @@ def _place(image: str, store: ImageStore) -> Path:
     digest = image.removeprefix("sha256:")
     if DIGEST.fullmatch(digest) and store.records(digest):
         return store.record(digest)
-    return store.record(find_record(image, store).sha256)
+    return store.record(stored_record(image, store).sha256)
 
 
 def _signature(
     store: ImageStore, verified: Verified, signer: str | None, apptainer: str
 ) -> Verified:
-    """Check the signature of an image that is otherwise as it should be."""
+    """Check the signature of an image, if it is otherwise as it should be."""
+    if verified.faults:
+        return verified
     sif = store.sif(verified.sha256)
     try:
         by = signers(sif, apptainer=apptainer)
         if signer is not None:
             require_signer(sif, by, signer)
     except VerificationError as error:
-        return replace(verified, faults=(error.message,))
+        return replace(verified, faults=(error.message.removeprefix(f"{sif} "),))
     return replace(verified, signers=by)
 
 
 def _print(store: ImageStore, found: Sequence[Verified], as_json: bool) -> None:
-    bad = [one for one in found if one.faults]
     if as_json:
         result_json(
             [
@@ -100,13 +99,23 @@ def _print(store: ImageStore, found: Sequence[Verified], as_json: bool) -> None:
         result(table(list(_rows(found))))
     else:
         note(f"There is no image in {plain(store.root)}.")
-    if bad:
-        number = "1 image is" if len(bad) == 1 else f"{len(bad)} images are"
-        raise VerificationError(
-            f"{number} not as recorded: {', '.join(one.sha256[:12] for one in bad)}",
-            "What is altered is replaced when it is built or imported again; "
-            "`valska image sign` signs.",
+
+
+def _require(found: Sequence[Verified], altered: Sequence[Verified]) -> None:
+    """End with exit code 5 if an image has been altered, or is not signed as it should be."""
+    bad = [one for one in found if one.faults]
+    if not bad:
+        return
+    number = "1 image is" if len(bad) == 1 else f"{len(bad)} images are"
+    fault, hint = (
+        ("not as recorded", "What is altered is replaced when it is built or imported again.")
+        if altered
+        else (
+            "not signed as wanted",
+            "`valska image sign` signs; `apptainer key import` takes the key of a signer.",
         )
+    )
+    raise VerificationError(f"{number} {fault}: {', '.join(one.sha256[:12] for one in bad)}", hint)
 
 
 def _rows(found: Iterable[Verified]) -> Iterable[tuple[str, str, str]]:

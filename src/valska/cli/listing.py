@@ -9,6 +9,7 @@ import click
 from valska.cli import results_view
 from valska.cli.options import complete_tools, json_option
 from valska.cli.output import note, plain, result, result_json
+from valska.cli.places import RUN
 from valska.external_tools.core.results import (
     Filter,
     Kind,
@@ -23,7 +24,7 @@ _STATES = [*(state.value for state in StageState), results_view.UNREADABLE]
 
 
 @click.command("list")
-@click.argument("root", type=click.Path(path_type=Path, file_okay=False), required=False)
+@click.argument("root", type=RUN, required=False)
 @click.option("--tool", metavar="TOOL", shell_complete=complete_tools, help="Only of this tool.")
 @click.option(
     "--state",

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from valska.cli.image_options import images_option
 from valska.cli.options import dry_run_option, json_option
 from valska.cli.output import note, plain, result, result_json
+from valska.cli.places import KIT
 from valska.cli.quantities import bytes_text
 from valska.cli.state import state
 from valska.cli.transfer import Transfer
@@ -23,12 +25,8 @@ if TYPE_CHECKING:
 
 
 @click.command("load")
-@click.argument("kit", type=click.Path(path_type=Path, dir_okay=False), metavar="KIT.tar")
-@click.option(
-    "--images",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Image store.  [$VALSKA_IMAGES, or the configuration]",
-)
+@click.argument("kit", type=KIT, metavar="KIT.tar")
+@images_option
 @dry_run_option
 @json_option
 def command(kit: Path, images: Path | None, dry_run: bool, as_json: bool) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from valska.cli.image_options import ca_bundle_option, no_https_option
 from valska.cli.options import dry_run_option, json_option
 from valska.cli.output import note, plain, result, result_json
 from valska.cli.state import state
@@ -41,12 +42,8 @@ from valska.external_tools.core.images.registry.options import http_options
 @click.option(
     "--platform", metavar="OS/ARCH", help="Of the image.  [the lock's, or this machine's]"
 )
-@click.option(
-    "--ca-bundle",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Certificates (PEM) to trust.",
-)
-@click.option("--no-https", is_flag=True, help="Ask the registry over plain HTTP.")
+@ca_bundle_option
+@no_https_option
 @dry_run_option
 @json_option
 def command(

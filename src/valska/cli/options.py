@@ -8,15 +8,40 @@ from typing import Any, TypeVar
 
 import click
 
+from valska.cli.places import RUN
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-bundle_argument = click.argument(
-    "bundle", type=click.Path(path_type=Path, file_okay=False), metavar="BUNDLE"
-)
+bundle_argument = click.argument("bundle", type=RUN)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Say what would be done, and do nothing."
 )
+
+
+def execute_option(function: Function) -> Function:
+    """Give a command ``--execute``, without which it does nothing, and the ``--dry-run`` that is.
+
+    A command that clears away is handed ``execute``.
+    """
+
+    def refuse_both(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+        if value and ctx.params.get("execute"):
+            raise click.UsageError("--dry-run and --execute exclude each other.", ctx)
+
+    dry_run = click.option(
+        "--dry-run",
+        is_flag=True,
+        expose_value=False,
+        callback=refuse_both,
+        help="Only tell; so it is without --execute.",
+    )
+    execute = click.option(
+        "--execute", is_flag=True, is_eager=True, help="Do it; without, it is only told."
+    )
+    return execute(dry_run(function))
+
+
 slurm_option = click.option(
     "--slurm",
     "directives",

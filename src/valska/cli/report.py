@@ -11,6 +11,7 @@ import click
 from valska.cli import reporting
 from valska.cli.options import dry_run_option, json_option
 from valska.cli.output import note, plain, result, table
+from valska.cli.places import RUN
 from valska.cli.progress import FailedError
 from valska.external_tools.core.errors import PrerequisiteError, UsageError
 from valska.external_tools.core.report.assembly import reporter_of
@@ -35,7 +36,7 @@ _NAMED = 5
 
 @reporting.add_tool_options
 @click.command("report")
-@click.argument("path", type=click.Path(path_type=Path, file_okay=False), metavar="PATH")
+@click.argument("path", type=RUN)
 @reporting.output_option("report.csv, report.json, a CSV file for each table, and all pictures")
 @reporting.csv_option
 @reporting.plot_option

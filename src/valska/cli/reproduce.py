@@ -11,6 +11,7 @@ import click
 
 from valska.cli.options import dry_run_option, json_option, parse_directives, slurm_option
 from valska.cli.output import note, plain, result, result_json, table
+from valska.cli.places import RUN_OR_ARCHIVE
 from valska.cli.progress import Progress
 from valska.cli.state import state
 from valska.cli.tolerances import take_tolerances, tolerance_options
@@ -36,7 +37,7 @@ _APPENDED = "-reproduction"
 
 
 @click.command("reproduce")
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=RUN_OR_ARCHIVE)
 @click.option(
     "-o",
     "--output",

@@ -124,7 +124,12 @@ request_options = _stacked(
         metavar="KEY=VALUE",
         help="Set a (dotted) key of the configuration; the value is YAML. Repeatable.",
     ),
-    click.option("--runner", type=click.Choice([kind.value for kind in RunnerKind])),
+    click.option(
+        "--runner",
+        type=click.Choice([kind.value for kind in RunnerKind]),
+        help="Where stages run: in the image, in a conda environment, or on the machine as it is.  "
+        "[container]",
+    ),
     click.option(
         "--image",
         metavar="REF",

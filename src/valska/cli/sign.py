@@ -10,13 +10,14 @@ import click
 
 from valska.cli.options import dry_run_option, json_option
 from valska.cli.output import note, plain, result, result_json
+from valska.cli.places import SIGNABLE, require_file
 
 if TYPE_CHECKING:
     from valska.external_tools.core.signing.making import Signable
 
 
 @click.command("sign")
-@click.argument("path", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE")
+@click.argument("path", type=SIGNABLE, metavar="FILE")
 @click.option(
     "--key",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -37,6 +38,7 @@ def command(path: Path, key: Path | None, dry_run: bool, as_json: bool) -> None:
     from valska.external_tools.core.signing.keys import find_key
     from valska.external_tools.core.signing.making import sign
 
+    require_file(path, "archive or receipt")
     require_keygen()
     found = find_key(key, run)
     signable = _prepare(path)

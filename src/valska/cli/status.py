@@ -12,6 +12,7 @@ import click
 
 from valska.cli.options import json_option
 from valska.cli.output import note, plain, result, result_json, table
+from valska.cli.places import RUN
 from valska.cli.progress import HEADER, FailedError, rows
 from valska.cli.state import state
 from valska.external_tools.core.config import resolve
@@ -30,7 +31,7 @@ _FEW = 5
 
 
 @click.command("status")
-@click.argument("path", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("path", type=RUN)
 @click.option("--watch", is_flag=True, help="Stay, and show changes until all stages have ended.")
 @click.option("--all", "everything", is_flag=True, help="Show each point of a large sweep.")
 @click.option(

@@ -17,6 +17,7 @@ from valska.cli.options import (
     stages_option,
 )
 from valska.cli.output import note, result, result_json
+from valska.cli.places import RUN
 from valska.cli.progress import Progress, describe
 from valska.cli.state import state
 from valska.external_tools.core.config import resolve
@@ -36,7 +37,7 @@ class StageFailedError(ValskaError):
 
 
 @click.command("submit")
-@click.argument("path", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("path", type=RUN)
 @stages_option("Send only this stage.")
 @click.option(
     "--resume",

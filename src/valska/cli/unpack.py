@@ -9,6 +9,7 @@ import click
 
 from valska.cli.options import json_option
 from valska.cli.output import note, result, result_json
+from valska.cli.places import ARCHIVE, require_file
 from valska.cli.transfer import Transfer
 from valska.external_tools.core.errors import UsageError
 
@@ -17,7 +18,7 @@ _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 
 
 @click.command("unpack")
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", type=ARCHIVE)
 @click.option(
     "-o",
     "--output",
@@ -26,9 +27,12 @@ _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
     help="The new directory.  [the archive's run id, here]",
 )
 @click.option("--max-size", metavar="SIZE", help="Most bytes that it may hold, as 500G.  [4T]")
-@click.option("--max-files", type=click.IntRange(1), help="Most entries.  [4000000]")
+@click.option("--max-files", type=click.IntRange(1), metavar="N", help="Most entries.  [4000000]")
 @click.option(
-    "--max-ratio", type=click.IntRange(1), help="How many times its own size it may hold.  [2000]"
+    "--max-ratio",
+    type=click.IntRange(1),
+    metavar="N",
+    help="How many times its own size it may hold.  [2000]",
 )
 @json_option
 def command(
@@ -48,6 +52,7 @@ def command(
     from valska.external_tools.core.archive.entries import Limits
     from valska.external_tools.core.archive.unpacking import unpack_archive
 
+    require_file(file, "archive")
     default = Limits()
     limits = Limits(
         size=_bytes(max_size) if max_size else default.size,

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from valska.cli.options import json_option
+from valska.cli.options import json_option, require_parent
 from valska.cli.output import note, plain, result, result_json, table
+from valska.cli.places import RUN_OR_ARCHIVE
 from valska.external_tools.core.errors import UsageError, VerificationError
 from valska.external_tools.core.manifest import read_manifest
 from valska.external_tools.core.outputs import verify_outputs
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @click.command("verify")
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=RUN_OR_ARCHIVE)
 @click.option("--fast", is_flag=True, help="Compare presence and sizes only, not content.")
 @click.option(
     "--receipt",
@@ -64,6 +65,8 @@ def command(
     """
     if allowed is not None and signer is None:
         raise UsageError("--allowed-signers needs --signer", "Name an identity in that file.")
+    if receipt is not None:
+        require_parent(receipt)
     if path.is_file():
         checked = _file(path, fast, signer, allowed)
         _write_receipt(receipt, checked, fast)
