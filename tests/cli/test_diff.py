@@ -74,13 +74,109 @@ def test_points_of_a_sweep_are_bundles_too(user):
     assert (found["kind"], found["key"]) == ("parameter", "lines.yaml: run")
 
 
+def sweep(user, output, *args, values="run=true,false"):
+    command = ("sweep", "linetool", "--template", "three", "--runner", "host")
+    user.ok(*command, "--values", values, *args, "-o", output)
+    return user.cwd / output
+
+
 def test_a_sweep_is_no_bundle_and_a_file_neither(user):
-    user.ok("sweep", "linetool", "--template", "three", "--runner", "host",
-            "--values", "run=true,false", "-o", "sweep")  # fmt: skip
+    sweep(user, "sweep")
     bundle = user.bundle()
-    assert user.run("diff", "sweep", bundle).exit_code == 3
+    result = user.run("diff", "sweep", bundle)
+    assert result.exit_code == 2
+    assert "sweep is a sweep, and the other is none" in result.stderr
     assert user.run("diff", bundle, "nowhere").exit_code == 3
-    assert user.run("diff", bundle, user.write("x", "")).exit_code == 2
+    assert user.run("diff", bundle, user.write("x", "")).exit_code == 5
+    result = user.run("diff", "sweep", "sweep", "--outputs")
+    assert result.exit_code == 2
+    assert "--outputs is for runs" in result.stderr
+
+
+def differences(user, *paths):
+    result = user.run("diff", *paths, "--json")
+    data = json.loads(result.stdout)
+    assert result.exit_code == (5 if data["differences"] else 0)
+    return data, {(one["kind"], one["key"]): (one["a"], one["b"]) for one in data["differences"]}
+
+
+def test_sweeps_differ_in_axes_and_in_what_all_points_share(user):
+    one = sweep(user, "one")
+    assert differences(user, one, one)[1] == {}
+    other = sweep(user, "other", "--slurm", "time=20", values="run=true,echo")
+    data, found = differences(user, one, other)
+    assert data["same_science"] is False
+    assert (data["a"]["points"], data["b"]["points"]) == (2, 2)
+    assert found == {
+        ("axis", "run"): ("true, false", 'true, "echo"'),
+        ("directive", "count.time"): ("10", "20"),
+        ("directive", "double.time"): ("10", "20"),
+    }
+    result = user.run("diff", one, other)
+    assert "the points have other bundle ids" in result.stderr
+
+
+def test_what_differs_in_all_points_of_sweeps_is_told_once(user):
+    one, other = (sweep(user, name, "--override", f"share={name}") for name in ("one", "other"))
+    _, found = differences(user, one, other)
+    assert found == {("parameter", "lines.yaml: share"): ("'one'", "'other'")}
+
+
+def test_points_that_the_axes_do_not_tell_are_named(user):
+    both = ("--values", "share=a,b")
+    one = sweep(user, "one", *both)
+    table = user.write("t.csv", "run,share\ntrue,a\nfalse,b\ntrue,b\n")
+    command = ("sweep", "linetool", "--template", "three", "--runner", "host")
+    user.ok(*command, "--points", table, "-o", "other")
+    _, found = differences(user, one, "other")
+    assert list(found.values()) == [("run_false_share_a", None)]
+    assert list(found) == [("point", 'run=false, share="a"')]
+
+
+# --- archives ------------------------------------------------------------------------------------
+
+
+def packed(user, path, name):
+    assert user.process("submit", path, "--scheduler", "local", "--wait").returncode == 0
+    user.ok("archive", path, "-o", name)
+    return user.cwd / name
+
+
+def test_an_archive_is_compared_without_being_unpacked(user):
+    bundle = user.bundle(output="one")
+    archive = packed(user, bundle, "one.tar.zst")
+    before = sorted(user.cwd.rglob("*"))
+    result = user.ok("diff", archive, bundle)
+    assert "Nothing differs." in result.stderr
+    other = user.bundle("--override", "then='; true'", output="other")
+    data, found = differences(user, archive, other)
+    assert data["a"]["bundle"] == str(archive)
+    assert ("parameter", "lines.yaml: then") in found
+    assert sorted(set(user.cwd.rglob("*")) - set(other.rglob("*")) - {other}) == before
+    result = user.run("diff", archive, bundle, "--outputs")
+    assert result.exit_code == 2
+    assert "have to be unpacked" in result.stderr
+
+
+def test_archives_of_sweeps_and_of_points_too(user):
+    made = sweep(user, "one", values="run=true,echo")
+    archive = packed(user, made, "sweep.tar.zst")
+    assert differences(user, archive, made)[1] == {}
+    point = next((made / "points").glob("*true"))
+    user.ok("archive", point, "-o", "point.tar.zst")
+    assert differences(user, "point.tar.zst", point)[1] == {}
+    assert user.run("diff", archive, point).exit_code == 2
+
+
+@pytest.mark.parametrize("cut", [10, 500])
+def test_an_archive_that_ends_too_early_is_told(user, cut):
+    bundle = user.bundle(output="one")
+    archive = packed(user, bundle, "one.tar.zst")
+    archive.write_bytes(archive.read_bytes()[:-cut])
+    result = user.run("diff", archive, bundle)
+    assert result.exit_code == 5
+    assert "one.tar.zst" in result.stderr
+    assert "Error:" in result.stderr
 
 
 def test_control_characters_do_not_reach_the_terminal(user):

@@ -1,9 +1,10 @@
-"""``valska diff``: what two bundles were to do, and what they wrote."""
+"""``valska diff``: what two bundles or sweeps were to do, and what bundles wrote."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +12,27 @@ import click
 
 from valska.cli.options import dry_run_option, json_option
 from valska.cli.output import note, plain, result, result_json, table
-from valska.cli.places import RUN
+from valska.cli.places import RUN_OR_ARCHIVE
 from valska.cli.quantities import count_text
 from valska.cli.tolerances import take_tolerances, tolerance_options
+from valska.cli.transfer import Transfer
 from valska.external_tools.core.comparison.intent import Difference, Side, compare_intent
+from valska.external_tools.core.comparison.sweep_intent import (
+    compare_sweep_intent,
+    same_sciences,
+)
+from valska.external_tools.core.comparison.sweeps import SweepSide, read_side
 from valska.external_tools.core.errors import UsageError, VerificationError
 from valska.external_tools.core.manifest import read_manifest
-from valska.external_tools.core.sweep.layout import open_unit
+from valska.external_tools.core.sweep.layout import is_sweep, open_sweep, open_unit
 
 _DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{28,52}\b")
 _LONG = 60
 
 
 @click.command("diff")
-@click.argument("a", type=RUN)
-@click.argument("b", type=RUN)
+@click.argument("a", type=RUN_OR_ARCHIVE)
+@click.argument("b", type=RUN_OR_ARCHIVE)
 @click.option("--outputs", is_flag=True, help="Compare what they wrote, too.")
 @tolerance_options
 @click.option(
@@ -46,30 +53,78 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Say what bundles A and B do not have in common.
+    """Say what A and B do not have in common.
 
     Compared are parameters (key by key), inputs, commands, image and packages, directives and
-    versions; run ids, places and times do not count. A and B are bundles, or points of sweeps.
-    With --outputs B's outputs are compared with A's, by what they hold. The exit code is 0 if
-    nothing differs, else 5; with --outputs, 0 if the outputs are identical or equivalent.
+    versions; of sweeps axes and points, too. Run ids, places and times do not count. A and B are
+    bundles or points of sweeps, or two sweeps, or archives of these, which are read and not
+    unpacked. With --outputs B's outputs are compared with A's, by what they hold. The exit code
+    is 0 if nothing differs, else 5; with --outputs, 0 if the outputs are identical or equivalent.
     """
     tolerances = take_tolerances(options)
     if output and not outputs:
         raise UsageError("-o is for comparisons of outputs", "Add --outputs.")
-    one, other = (Side(bundle, read_manifest(bundle)) for bundle in map(open_unit, (a, b)))
-    if outputs:
-        _outputs(one, other, tolerances, None if dry_run else output, as_json)
-        return
-    found = compare_intent(one, other)
-    if as_json:
-        result_json(_as_json(one, other, found))
-    else:
-        _print(one, other, found)
+    with ExitStack() as stack:
+        one, other = (_opened(path, stack) for path in (a, b))
+        if outputs:
+            sides = [_with_outputs(path, side) for path, side in ((a, one), (b, other))]
+            _outputs(sides[0], sides[1], tolerances, None if dry_run else output, as_json)
+            return
+        found = _compared((a, one), (b, other))
+        if as_json:
+            result_json(_as_json((a, one), (b, other), found))
+        else:
+            _print(one, other, found)
     if found:
         raise VerificationError(
             f"{plain(a)} and {plain(b)} differ in {count_text(len(found), 'thing')}",
             "`valska diff --json` has every value in full.",
         )
+
+
+AnySide = Side | SweepSide
+
+
+def _opened(path: Path, stack: ExitStack) -> AnySide:
+    """Return what is at a path; what was read of an archive is there as long as the stack."""
+    if path.is_file():
+        from valska.external_tools.core.comparison.packed import packed_side
+
+        with Transfer("Reading") as transfer:
+            return stack.enter_context(packed_side(path, transfer.reach))
+    if is_sweep(path):
+        return read_side(open_sweep(path))
+    bundle = open_unit(path)
+    return Side(bundle, read_manifest(bundle))
+
+
+def _compared(one: tuple[Path, AnySide], other: tuple[Path, AnySide]) -> Sequence[Difference]:
+    (a, mine), (b, theirs) = one, other
+    if isinstance(mine, Side) and isinstance(theirs, Side):
+        return compare_intent(mine, theirs)
+    if isinstance(mine, SweepSide) and isinstance(theirs, SweepSide):
+        return compare_sweep_intent(mine, theirs)
+    sweep = a if isinstance(mine, SweepSide) else b
+    raise UsageError(
+        f"{plain(sweep)} is a sweep, and the other is none",
+        f"Name one of its points, as {plain(sweep)}/points/LABEL."
+        if sweep.is_dir()
+        else "Unpack it with `valska unpack`, and name one of its points.",
+    )
+
+
+def _with_outputs(path: Path, side: AnySide) -> Side:
+    if path.is_file():
+        raise UsageError(
+            f"{plain(path)} is an archive: its outputs have to be unpacked to be compared",
+            "Unpack it with `valska unpack`; its bundle is in data/bundle.",
+        )
+    if isinstance(side, SweepSide):
+        raise UsageError(
+            f"{plain(path)} is a sweep: --outputs is for runs",
+            f"Name one of its points, as {plain(path)}/points/LABEL, or use `valska compare`.",
+        )
+    return side
 
 
 def _outputs(one: Side, other: Side, tolerances: Any, folder: Path | None, as_json: bool) -> None:
@@ -91,15 +146,28 @@ def _outputs(one: Side, other: Side, tolerances: Any, folder: Path | None, as_js
     require_same(found, folder / PAGE if folder else None)
 
 
-def _print(one: Side, other: Side, found: Sequence[Difference]) -> None:
+def _print(one: AnySide, other: AnySide, found: Sequence[Difference]) -> None:
     _print_intent(found)
-    ids = [side.manifest.bundle_id for side in (one, other)]
-    if ids[0] == ids[1]:
-        note(f"The science is the same: both have the bundle id {ids[0][:12]}.")
+    same = _same_science(one, other)
+    if isinstance(one, Side) and isinstance(other, Side):
+        ids = [side.manifest.bundle_id[:12] for side in (one, other)]
+        if same:
+            note(f"The science is the same: both have the bundle id {ids[0]}.")
+        else:
+            note(f"The science is not the same: bundle ids {ids[0]} and {ids[1]}.")
+    elif same:
+        note("The science is the same: the points of both have the same bundle ids.")
     else:
-        note(f"The science is not the same: bundle ids {ids[0][:12]} and {ids[1][:12]}.")
+        note("The science is not the same: the points have other bundle ids.")
     if not found:
         note("Nothing differs.")
+
+
+def _same_science(one: AnySide, other: AnySide) -> bool:
+    if isinstance(one, SweepSide) and isinstance(other, SweepSide):
+        return same_sciences(one, other)
+    ids = {side.manifest.bundle_id for side in (one, other) if isinstance(side, Side)}
+    return len(ids) == 1
 
 
 def _print_intent(found: Sequence[Difference]) -> None:
@@ -113,17 +181,12 @@ def _short(value: str | None) -> str:
     return text if len(text) <= _LONG else f"{text[: _LONG - 1]}…"
 
 
-def _as_json(one: Side, other: Side, found: Sequence[Difference]) -> dict[str, Any]:
+def _as_json(
+    one: tuple[Path, AnySide], other: tuple[Path, AnySide], found: Sequence[Difference]
+) -> dict[str, Any]:
     return {
-        **{
-            name: {
-                "bundle": side.bundle.path,
-                "run_id": side.manifest.run_id,
-                "bundle_id": side.manifest.bundle_id,
-            }
-            for name, side in (("a", one), ("b", other))
-        },
-        "same_science": one.manifest.bundle_id == other.manifest.bundle_id,
+        **{name: _described(*which) for name, which in (("a", one), ("b", other))},
+        "same_science": _same_science(one[1], other[1]),
         "differences": [
             {
                 "kind": each.kind.value,
@@ -134,4 +197,16 @@ def _as_json(one: Side, other: Side, found: Sequence[Difference]) -> dict[str, A
             }
             for each in found
         ],
+    }
+
+
+def _described(path: Path, side: AnySide) -> dict[str, Any]:
+    if isinstance(side, SweepSide):
+        where = path.absolute() if path.is_file() else side.sweep.path
+        manifest = side.manifest
+        return {"sweep": where, "sweep_id": manifest.sweep_id, "points": len(manifest.points)}
+    return {
+        "bundle": path.absolute() if path.is_file() else side.bundle.path,
+        "run_id": side.manifest.run_id,
+        "bundle_id": side.manifest.bundle_id,
     }

@@ -37,6 +37,8 @@ class Kind(StrEnum):
     PACKAGE = "package"
     DIRECTIVE = "directive"
     VERSION = "version"
+    AXIS = "axis"
+    POINT = "point"
 
 
 SCIENCE = frozenset({Kind.TOOL, Kind.PARAMETER, Kind.INPUT, Kind.COMMAND, Kind.IMAGE})
