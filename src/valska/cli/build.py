@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from valska.cli.build_log import log_follower
 from valska.cli.image_diff import print_difference
 from valska.cli.image_options import ca_bundle_option, images_option
 from valska.cli.options import dry_run_option, json_option, parse_pairs
@@ -27,8 +28,6 @@ from valska.external_tools.core.images.building.rebuild import Rebuild, check_bu
 from valska.external_tools.core.images.definition import find_definition
 from valska.external_tools.core.images.linting import Finding, lint
 from valska.external_tools.core.images.store import ImageStore
-
-_PASSING = ("Build complete: ", "To see mksquashfs output")
 
 
 @click.command("build")
@@ -96,7 +95,7 @@ def command(
         _print_findings(definition, findings, as_json)
         return
     request = _request(definition, **options)
-    progress = {0: _follow, 1: _follow_all}.get(min(state().verbosity, 1))
+    progress = log_follower()
     if check:
         _print_check(check_build(request, against, progress=progress), as_json)
         return
@@ -216,18 +215,6 @@ def _print_draft(drafted: BuildDraft, as_json: bool) -> None:
 
 def _time(epoch: int) -> str:
     return f"{datetime.fromtimestamp(epoch, UTC):%Y-%m-%dT%H:%M:%SZ} (SOURCE_DATE_EPOCH={epoch})"
-
-
-def _follow(line: str) -> None:
-    """Show a line of the build's log, but for Apptainer's word on files that are moved on."""
-    text = line.removeprefix("INFO:").strip() if line.startswith("INFO:") else line
-    if text and not text.startswith(_PASSING):
-        _follow_all(text)
-
-
-def _follow_all(line: str) -> None:
-    """Show a line of the build's log; called from a thread, where click has no context."""
-    click.echo(plain(line), err=True)
 
 
 def _print(made: BuildResult, as_json: bool) -> None:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import click
 
+from valska.cli.build_log import log_follower
 from valska.cli.image_options import ca_bundle_option, images_option, no_https_option, open_store
 from valska.cli.options import json_option
 from valska.cli.output import note, result, result_json
+from valska.cli.transfer import Transfer
 from valska.external_tools.core.config import Settings
 from valska.external_tools.core.errors import UsageError
 from valska.external_tools.core.images.registry.options import http_options
@@ -54,8 +56,15 @@ def _from_registry(
         )
     http = http_options(no_https=no_https, ca_bundle=ca_bundle or settings.ca_bundle)
     before = {path.stem for path in store.records()}
-    take = import_oras if scheme == "oras" else import_docker
-    record = take(uri, store, http=http, apptainer=settings.apptainer)
+    if scheme == "oras":
+        with Transfer("Fetching") as transfer:
+            record = import_oras(
+                uri, store, http=http, apptainer=settings.apptainer, progress=transfer.reach
+            )
+    else:
+        record = import_docker(
+            uri, store, http=http, apptainer=settings.apptainer, progress=log_follower()
+        )
     return Imported(record, record.sha256 not in before)
 
 

@@ -10,6 +10,7 @@ from valska.cli.image_options import ca_bundle_option, images_option, no_https_o
 from valska.cli.options import dry_run_option, json_option
 from valska.cli.output import note, plain, result, result_json
 from valska.cli.quantities import bytes_text
+from valska.cli.transfer import Transfer
 from valska.external_tools.core.bundling import BundledImage
 from valska.external_tools.core.images import resolve_image
 from valska.external_tools.core.images.registry.options import http_options
@@ -56,13 +57,15 @@ def command(
         return
     http = http_options(no_https=no_https, ca_bundle=ca_bundle or settings.ca_bundle)
     note(f"Pushing {bytes_text(found.size)} to {reference}.")
-    pushed = push_image(
-        found,
-        reference,
-        extras=stored_extras(store, found.sha256),
-        with_record=not no_record,
-        http=http,
-    )
+    with Transfer("Pushing") as transfer:
+        pushed = push_image(
+            found,
+            reference,
+            extras=stored_extras(store, found.sha256),
+            with_record=not no_record,
+            http=http,
+            progress=transfer.reach,
+        )
     _tell(pushed, note_published(store, pushed), as_json)
 
 
