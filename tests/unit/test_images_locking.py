@@ -294,9 +294,24 @@ def test_the_requirements_are_missing(written, draft):
 
 def test_requirements_that_cannot_be_met_are_told_in_uvs_words(written, lock):
     written.with_suffix(".in").write_text("leaf==7\n")
-    with pytest.raises(UsageError, match=r"tool.in cannot be resolved: .*leaf==7"):
+    with pytest.raises(UsageError, match=r"tool.in cannot be resolved: .*: .*leaf==7") as caught:
         lock()
+    assert " cause: " not in caught.value.message
+    assert caught.value.hint == "Change tool.in."
     assert not written.with_suffix(".lock").exists()
+
+
+def test_pins_of_the_lock_are_named_only_where_they_may_be_in_the_way(written, lock):
+    lock()
+    written.with_suffix(".in").write_text("leaf==7\n")
+    with pytest.raises(UsageError) as caught:
+        lock()
+    assert caught.value.hint is not None
+    assert "--upgrade" in caught.value.hint
+    written.with_suffix(".in").write_text("leaf==\n")
+    with pytest.raises(UsageError) as caught:
+        lock()
+    assert caught.value.hint == "Change tool.in."
 
 
 def test_requirements_that_are_none(written, lock):

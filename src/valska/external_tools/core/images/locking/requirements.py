@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +29,8 @@ _NETWORK = re.compile(
     r"|network was disabled",
     re.IGNORECASE,
 )
+_NO_SOLUTION = "No solution found"
+_CAUSE = re.compile(r"(?:cause|Caused by): |╰─▶ ")
 _SHOWN_LINES = 6
 
 
@@ -161,13 +163,25 @@ def _environment(wanted: Resolution) -> dict[str, str]:
 def _explain(wanted: Resolution, done: Completed) -> UsageError | PrerequisiteError:
     lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
     lines = [line for line in lines if not line.startswith("warning:")] or ["no message"]
-    said = " ".join(line.removeprefix("error: ") for line in lines[-_SHOWN_LINES:])
+    said = _sentence(lines[-_SHOWN_LINES:])
     if _NETWORK.search(done.stderr):
         return PrerequisiteError(
             f"the package index cannot be reached: {said}",
             "Check the network, or name another index with $UV_DEFAULT_INDEX or $PIP_INDEX_URL.",
         )
+    pinned = wanted.pins.strip() and not wanted.upgrade and _NO_SOLUTION in done.stderr
+    more = ", or give --upgrade if its own pins are in the way" if pinned else ""
     return UsageError(
         f"{wanted.requirements.name} cannot be resolved: {said}",
-        f"Change {wanted.requirements.name}, or give --upgrade if its own pins are in the way.",
+        f"Change {wanted.requirements.name}{more}.",
     )
+
+
+def _sentence(lines: Sequence[str]) -> str:
+    """Return what uv said on some lines as one, each cause after a colon."""
+    text = ""
+    for line in lines:
+        cause = _CAUSE.match(line)
+        rest = line[cause.end() :] if cause else line
+        text += f": {rest}" if cause and text else f" {rest}"
+    return text.removeprefix(" error: ").strip()
