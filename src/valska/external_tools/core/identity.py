@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,7 +36,7 @@ class ProcessIdentity:
 
     def alive(self, host: str | None = None) -> bool | None:
         """Return whether it still runs; None if that cannot be told from this host."""
-        if self.host != (host or socket.gethostname()):
+        if self.host != (host or os.uname().nodename):
             return None
         if self.boot != _boot_id():
             return False
@@ -54,7 +53,7 @@ class ProcessIdentity:
 def identify(pid: int | None = None, host: str | None = None) -> ProcessIdentity:
     """Return the identity of a process on this host; of this one by default."""
     number = os.getpid() if pid is None else pid
-    return ProcessIdentity(host or socket.gethostname(), _boot_id(), number, process_start(number))
+    return ProcessIdentity(host or os.uname().nodename, _boot_id(), number, process_start(number))
 
 
 def read_identity(data: Mapping[str, Any]) -> ProcessIdentity:

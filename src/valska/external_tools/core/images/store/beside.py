@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
 import logging
-import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from valska.external_tools.core.errors import ValskaError, VerificationError
 from valska.external_tools.core.images.record import ImageRecord, read_record
-from valska.external_tools.core.images.sif import DEFINITION, read_sif
 from valska.external_tools.core.images.store.layout import (
     DIGEST,
     LISTING_SUFFIX,
@@ -93,6 +90,8 @@ def definition_inside(sif: Path) -> bytes | None:
     PrerequisiteError
         If it is not a SIF, or is cut off.
     """
+    from valska.external_tools.core.images.sif import DEFINITION, read_sif
+
     image = read_sif(sif)
     return next((image.read(one) for one in image.objects if one.kind == DEFINITION), None)
 
@@ -127,6 +126,9 @@ def _digest(name: str, data: bytes) -> str | None:
     """Return the digest that a record gives: of a listing, that of its text."""
     if not name.endswith(LISTING_SUFFIX):
         return sha256_bytes(data)
+    import gzip
+    import zlib
+
     try:
         return sha256_bytes(gzip.decompress(data))
     except (OSError, EOFError, zlib.error):
