@@ -254,16 +254,17 @@ def test_conda_tells_what_is_installed_and_what_belongs_to_it(root, write, insta
     write("opt/conda/conda-meta/broken.json", "{")
     write("opt/conda/conda-meta/deep.json", "[" * 100_000)
     write("opt/conda/conda-meta/z-1.json", conda("z", "1", files=7))
+    write("opt/conda/conda-meta/half-1.json", conda("half", "\ud800", files=["lib/\udfff"]))
     install("mkl", "1.0", "opt/conda/lib/python3.11/site-packages")
     found = read_packages(root)
-    assert found.to_json()["conda"][0] == {
+    assert found.to_json()["conda"][1] == {
         "name": "mkl",
         "version": "1.0",
         "build": "h1_0",
         "channel": "https://conda.example/conda-forge",
         "place": "opt/conda",
     }
-    assert names(found, "conda") == {"mkl": "1.0", "python": "3.11.9", "z": "1"}
+    assert names(found, "conda") == {"half": "?", "mkl": "1.0", "python": "3.11.9", "z": "1"}
     assert found.interpreters == {"opt/conda/lib/python3.11/site-packages": "3.11.9"}
     owners = read_owners(DirectoryTree(root), found.all)
     mine = {path for path, key in owners.items() if key == ("conda", "opt/conda", "mkl")}

@@ -213,6 +213,13 @@ def test_a_block_that_would_fill_the_memory_is_not_unpacked(number, pack_bytes):
         unpack(pack_bytes(bytes(1 << 26)), 8192)
 
 
+def test_a_file_of_holes_that_would_fill_the_memory_is_not_read(pack, source):
+    with (source / "status").open("wb") as file:
+        file.truncate(squashfs.LARGEST_READ + 1)
+    with SquashfsTree(pack()) as tree, pytest.raises(PrerequisiteError, match="status is larger"):
+        tree.read(b"status")
+
+
 def test_a_size_of_blocks_that_none_has_is_refused(pack):
     path = pack()
     data = path.read_bytes()

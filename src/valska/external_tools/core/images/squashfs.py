@@ -32,6 +32,8 @@ from valska.external_tools.core.images.tree import (
 
 MAGIC = b"hsqs"
 CACHED_FRAGMENTS = 64
+LARGEST_READ = 64 << 20
+"""Bytes of a file that is read whole. Lists of packages have a few megabytes; holes cost nothing."""
 
 _SUPER = Struct("<4sIIIIHHHHHHQQQQQQQQ")
 _INODE = Struct("<HHHHII")
@@ -148,6 +150,8 @@ class SquashfsTree:
         content = self._contents.get(path)
         if content is None:
             raise PrerequisiteError(f"there is no file {os.fsdecode(path)} in {self._path}")
+        if content.size > LARGEST_READ:
+            self._refuse(f"{os.fsdecode(path)} is larger than such a file is")
         return b"".join(self._pieces(content))
 
     def sha256(self, node: Node) -> str:

@@ -36,17 +36,22 @@ def load_object(data: bytes) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def text_of(value: object) -> str:
+    """Return a value as text that can be written; JSON may have halves of characters."""
+    return str(value).encode(errors="replace").decode()
+
+
 def _package(fields: Mapping[str, Any], place: str, metadata: bytes) -> Package:
     def text(name: str) -> str | None:
         value = fields.get(name)
-        return str(value) if value else None
+        return text_of(value) if value else None
 
     channel = text("channel")
     licence = text("license")
     return Package(
         CONDA,
-        str(fields["name"]),
-        str(fields["version"]),
+        text_of(fields["name"]),
+        text_of(fields["version"]),
         place,
         architecture=text("subdir"),
         licences=(licence,) if licence else (),

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
-from valska.external_tools.core.images.packages.conda import load_object
+from valska.external_tools.core.images.packages.conda import load_object, text_of
 from valska.external_tools.core.images.packages.model import (
     APK,
     CONDA,
@@ -126,7 +126,7 @@ def _conda_files(tree: Tree, packages: Iterable[Package]) -> Iterator[tuple[byte
         yield package.metadata, package.key
         names = load_object(tree.read(package.metadata)).get("files")
         for name in names if isinstance(names, list) else ():
-            yield os.fsencode(posixpath.join(package.place, str(name))), package.key
+            yield os.fsencode(posixpath.join(package.place, text_of(name))), package.key
 
 
 def _apk_files(tree: Tree, files: set[bytes]) -> Iterator[tuple[bytes, Key]]:
