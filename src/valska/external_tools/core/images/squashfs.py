@@ -33,7 +33,7 @@ from valska.external_tools.core.images.tree import (
 MAGIC = b"hsqs"
 CACHED_FRAGMENTS = 64
 LARGEST_READ = 64 << 20
-"""Bytes of a file that is read whole. Lists of packages have a few megabytes; holes cost nothing."""
+"""Bytes of a file read whole. Lists of packages have a few megabytes; holes cost nothing."""
 
 _SUPER = Struct("<4sIIIIHHHHHHQQQQQQQQ")
 _INODE = Struct("<HHHHII")
