@@ -167,6 +167,24 @@ def test_a_run_that_never_started_can_be_packed(user):
     user.ok("verify", "new.tar.zst")
 
 
+def test_a_dry_run_of_unpack_checks_everything_and_writes_nothing(user):
+    user.bundle("--run-id", "r1")
+    user.ok("archive", "bundle")
+    before = sorted(user.cwd.rglob("*"))
+    said = user.ok("unpack", "r1.tar.zst", "--dry-run")
+    assert "Nothing was unpacked" in said.stderr
+    told = json.loads(user.ok("unpack", "r1.tar.zst", "--dry-run", "--json").stdout)
+    assert sorted(user.cwd.rglob("*")) == before
+    made = json.loads(user.ok("unpack", "r1.tar.zst", "--json").stdout)
+    assert said.stdout == f"{made['path']}\n"
+    assert (told.pop("dry_run"), made.pop("dry_run")) == (True, False)
+    assert told == made
+    assert user.run("unpack", "r1.tar.zst", "--dry-run").exit_code == 2
+    whole = (user.cwd / "r1.tar.zst").read_bytes()
+    (user.cwd / "cut.tar.zst").write_bytes(whole[:-100])
+    assert user.run("unpack", "cut.tar.zst", "-o", "other", "--dry-run").exit_code == 5
+
+
 def test_what_is_no_bundle_is_told(user):
     assert user.run("archive", user.cwd).exit_code == 3
     assert user.run("archive", user.cwd / "nothing").exit_code == 3

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from valska.cli.options import json_option
+from valska.cli.options import dry_run_option, json_option
 from valska.cli.output import note, result, result_json
 from valska.cli.places import ARCHIVE, require_file
 from valska.cli.transfer import Transfer
@@ -34,6 +34,7 @@ _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
     metavar="N",
     help="How many times its own size it may hold.  [2000]",
 )
+@dry_run_option
 @json_option
 def command(
     file: Path,
@@ -41,6 +42,7 @@ def command(
     max_size: str | None,
     max_files: int | None,
     max_ratio: int | None,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Unpack an archive into a new directory, checking everything on the way: all of it or nothing.
@@ -50,7 +52,7 @@ def command(
     bundle is in data/bundle.
     """
     from valska.external_tools.core.archive.entries import Limits
-    from valska.external_tools.core.archive.unpacking import unpack_archive
+    from valska.external_tools.core.archive.unpacking import rehearse_unpacking, unpack_archive
 
     require_file(file, "archive")
     default = Limits()
@@ -59,14 +61,18 @@ def command(
         count=max_files or default.count,
         ratio=max_ratio or default.ratio,
     )
-    with Transfer("Unpacking") as transfer:
-        unpacked = unpack_archive(file, Path.cwd(), output, limits=limits, progress=transfer.reach)
+    unpack = rehearse_unpacking if dry_run else unpack_archive
+    with Transfer("Verifying" if dry_run else "Unpacking") as transfer:
+        unpacked = unpack(file, Path.cwd(), output, limits=limits, progress=transfer.reach)
     if as_json:
         bundle = unpacked.path / "data" / "bundle"
-        result_json({"path": unpacked.path, "bundle": bundle, "files": unpacked.files})
+        facts = {"path": unpacked.path, "bundle": bundle, "files": unpacked.files}
+        result_json({"dry_run": dry_run, **facts})
         return
-    result(str(unpacked.path))
     note(f"{unpacked.files} files, all as they were packed.")
+    if dry_run:
+        note("Nothing was unpacked. The directory would be:")
+    result(str(unpacked.path))
 
 
 def _bytes(text: str) -> int:

@@ -14,7 +14,7 @@ from valska.external_tools.core.archive.document import ArchiveDocument
 from valska.external_tools.core.archive.entries import Limits
 from valska.external_tools.core.archive.errors import ArchiveError
 from valska.external_tools.core.archive.judging import judge_contents
-from valska.external_tools.core.archive.reading import read_archive
+from valska.external_tools.core.archive.reading import Read, read_archive
 from valska.external_tools.core.archive.tar import Header, Kind
 from valska.external_tools.core.errors import VerificationError
 from valska.external_tools.core.run_directory import TakenError, check_name, refuse_inside
@@ -78,10 +78,7 @@ def unpack_archive(
     ArchiveError
         If it cannot be read, or the directory cannot be written.
     """
-    place = directory if output is None else output.absolute().parent
-    if output is not None:
-        _refuse_taken(output)
-    refuse_inside(place / archive.name)
+    place = _place(archive, directory, output)
     staging = place / f".{archive.name}.{random_hex(6)}.tmp"
     try:
         staging.mkdir(mode=0o700)
@@ -93,6 +90,42 @@ def unpack_archive(
         raise _unwritable(place, error) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def rehearse_unpacking(
+    archive: Path,
+    directory: Path,
+    output: Path | None = None,
+    *,
+    limits: Limits | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Unpacked:
+    """Check an archive as `unpack_archive` does, and return what that would make.
+
+    Parameters and errors are those of `unpack_archive`; nothing is written.
+    """
+    _place(archive, directory, output)
+    read = read_archive(archive, limits=limits, progress=progress)
+    return _judged(archive, read, directory, output)
+
+
+def _place(archive: Path, directory: Path, output: Path | None) -> Path:
+    """Return the directory in which the new one is made."""
+    place = directory if output is None else output.absolute().parent
+    if output is not None:
+        _refuse_taken(output)
+    refuse_inside(place / archive.name)
+    return place
+
+
+def _judged(archive: Path, read: Read, directory: Path, output: Path | None) -> Unpacked:
+    """Return what an archive is unpacked to, if all in it is as it was packed."""
+    judged = judge_contents(read.contents, more=read.findings)
+    if judged.findings or judged.document is None:
+        raise _unsound(archive, judged.findings)
+    target = output or directory / check_name(read.top, "the archive's directory")
+    _refuse_taken(target)
+    return Unpacked(target.absolute(), sum(1 for _ in read.contents.files()), judged.document)
 
 
 def _unpack(
@@ -108,15 +141,12 @@ def _unpack(
         read = read_archive(archive, limits=limits, sink=writer, progress=progress)
     finally:
         writer.close()
-    judged = judge_contents(read.contents, more=read.findings)
-    if judged.findings or judged.document is None:
-        raise _unsound(archive, judged.findings)
-    target = output or directory / check_name(read.top, "the archive's directory")
+    unpacked = _judged(archive, read, directory, output)
     writer.link(read.contents)
-    _refuse_taken(target)
-    (staging / "whole").replace(target)
-    fsync_directory(target.absolute().parent)
-    return Unpacked(target.absolute(), sum(1 for _ in read.contents.files()), judged.document)
+    _refuse_taken(unpacked.path)
+    (staging / "whole").replace(unpacked.path)
+    fsync_directory(unpacked.path.parent)
+    return unpacked
 
 
 class _Writer:
