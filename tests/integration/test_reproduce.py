@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from account import Account
 from howto import Page
 from registries import Registry
 from services import unavailable
+from smallslurm import SmallSlurm
 from test_slurm_pyuvsim import datasets
 
 pytestmark = [pytest.mark.apptainer]
@@ -269,6 +271,43 @@ def test_a_sweep_is_identical_point_by_point_for_somebody_else_on_slurm(
     assert sorted(one["stage"] for one in records) == ["count", "double", "double"]
     assert {one["job"]["scheduler"] for one in records} == {"slurm"}
     assert {one["image"]["sha256"] for one in records} == {found["reference"]["software"]}
+
+
+@pytest.fixture
+def narrow(slurm, place, maker):
+    """A user of a second Slurm, which takes no more than a few jobs of theirs at once."""
+    if os.geteuid() != 0:
+        unavailable("a second Slurm is started by root only")
+    cluster = SmallSlurm(place / f"narrow-{os.getpid()}", f"narrow{time.monotonic_ns() % 10**9}")
+    try:
+        cluster.start(maker.name, "root", MinJobAge=3)
+        yield cluster, replace(maker, env={**maker.env, **cluster.env})
+    finally:
+        cluster.stop()
+        shutil.rmtree(cluster.path, ignore_errors=True)
+
+
+@pytest.mark.slurm
+def test_points_for_which_there_is_no_room_are_sent_while_it_waits(narrow):
+    cluster, user = narrow
+    flag = user.write("flag", "")
+    path = user.work / "of three"
+    command = ("sweep", "linetool", "--template", "three", "--runner", "host", "-o", path)
+    user.valska(*command, "--values", f"run=true,echo 1,test -e {flag}")
+    user.valska("submit", path, "--scheduler", "local", "--wait")
+    cluster.limit(user.name, 2)
+    done, place = reproduce(user, path, "--scheduler", "slurm", output="bit by bit")
+    assert "No room yet for" in done.stderr
+    assert done.stdout.splitlines()[-1] == "identical"
+    assert len(list(place.glob("sweep/points/*/records/*"))) == 6
+    flag.unlink()
+    cluster.limit(user.name, 1)
+    last = json.loads((path / "sweep_manifest.json").read_text())["points"][-1]["label"]
+    only = ("--only", last, "--scheduler", "slurm")
+    done, place = reproduce(user, path, *only, output="one fails", code=5)
+    (point,) = comparison(place)["points"]
+    assert [stage["new"] for stage in point["stages"]] == ["failed", "not run"]
+    assert "exit code 1" in point["stages"][0]["reason"]
 
 
 @pytest.mark.slurm

@@ -124,11 +124,11 @@ def _leave(made: MadeSweep, as_json: bool) -> None:
 
 def _conclude(wish: SweepWish, made: MadeSweep, sent: SweepSubmission, given: Given) -> None:
     try:
-        status = follow_sweep(wish, made, sent, _Teller().tell, time.sleep)
+        ended = follow_sweep(wish, made, sent, _Teller().tell, time.sleep)
     except KeyboardInterrupt:
         note("The jobs go on. The same command again waits for them and compares.")
         raise
-    found = conclude_sweep(wish, made, sent, status, given.tolerances)
+    found = conclude_sweep(wish, made, ended, given.tolerances)
     place = wish.whole.place
     if given.as_json:
         result_json(to_json(found))

@@ -15,7 +15,7 @@ from valska.external_tools.core.comparison.sweeps import (
 )
 from valska.external_tools.core.comparison.verdict import Tolerances
 from valska.external_tools.core.comparison.written import COMPLETED, read_written
-from valska.external_tools.core.errors import PrerequisiteError
+from valska.external_tools.core.errors import PrerequisiteError, SubmissionError
 from valska.external_tools.core.manifest import read_manifest
 from valska.external_tools.core.reproduction.images import Found
 from valska.external_tools.core.reproduction.running import Wish, environment_of, image_of
@@ -35,6 +35,8 @@ from valska.external_tools.core.sweep.layout import is_sweep
 from valska.external_tools.core.utils import write_atomic, write_json_atomic
 
 _LABELS = 5
+_AGAIN_S = 300.0
+"""Seconds after which what there was no room for is tried again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,13 +150,29 @@ def send(wish: SweepWish, made: MadeSweep, *, again: bool = True) -> SweepSubmis
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What became of the new sweep.
+
+    Parameters
+    ----------
+    status
+        Of its points.
+    blocked
+        Place and stage to why it could not be sent.
+    """
+
+    status: SweepStatus
+    blocked: Mapping[tuple[str, str], str]
+
+
 def follow_sweep(
     wish: SweepWish,
     made: MadeSweep,
     sent: SweepSubmission,
     on_change: Callable[[SweepStatus], None],
     sleep: Callable[[float], None],
-) -> SweepStatus:
+) -> Ended:
     """Wait until nothing of the new sweep waits or runs, sending the rest as there is room.
 
     Parameters
@@ -165,28 +183,71 @@ def follow_sweep(
         What was sent last.
     on_change, sleep
         See `wait_sweep`.
+
+    Raises
+    ------
+    ValskaError
+        See `send`.
     """
+    rest = _Rest(wish, made, sent, sleep)
+    longest = 2.0 if wish.whole.scheduler.name == "local" else 60.0
     while True:
         status = wait_sweep(
             made.side.sweep,
             made.side.manifest,
             wish.whole.scheduler,
             on_change=on_change,
-            sleep=sleep,
-            longest_poll=2.0 if wish.whole.scheduler.name == "local" else 60.0,
+            sleep=rest.sleep,
+            longest_poll=longest,
         )
-        if not sent.unsent:
-            return status
-        sent = send(wish, made, again=False)
-        if not sent.arrays:
-            return status
+        if not rest.is_left:
+            return Ended(status, rest.blocked)
+        if not rest.send():
+            sleep(longest / 2)
+
+
+class _Rest:
+    """What there was no room for: it is sent later, and now and then while the others run."""
+
+    def __init__(
+        self,
+        wish: SweepWish,
+        made: MadeSweep,
+        sent: SweepSubmission,
+        sleep: Callable[[float], None],
+    ) -> None:
+        self._wish, self._made, self._sleep = wish, made, sleep
+        self._slept = 0.0
+        self.is_left = bool(sent.unsent)
+        self.blocked = dict(sent.blocked)
+
+    def sleep(self, seconds: float) -> None:
+        """Let some seconds pass, and send what there is room for by then."""
+        self._sleep(seconds)
+        self._slept += seconds
+        if self.is_left and self._slept >= _AGAIN_S:
+            self.send()
+
+    def send(self) -> bool:
+        """Send what there is room for; return False if there still is none."""
+        self._slept = 0.0
+        try:
+            sent = send(self._wish, self._made, again=False)
+        except SubmissionError as error:
+            if type(error) is not SubmissionError:
+                raise
+            # What is left waits for work that has failed.
+            self.is_left = False
+            return True
+        self.is_left = bool(sent.unsent)
+        self.blocked |= sent.blocked
+        return bool(sent.arrays)
 
 
 def conclude_sweep(
     wish: SweepWish,
     made: MadeSweep,
-    sent: SweepSubmission,
-    status: SweepStatus,
+    ended: Ended,
     tolerances: Tolerances,
 ) -> SweepComparison:
     """Compare the new sweep with its parent, and write down what was found.
@@ -202,7 +263,7 @@ def conclude_sweep(
         tolerances,
         labels=wish.parent.labels,
         missing=wish.parent.missing,
-        reasons=_reasons(status, sent),
+        reasons=_reasons(ended),
     )
     if made.image is not None:
         found = replace(found, notes=(*found.notes, f"the image was {made.image.how}"))
@@ -211,18 +272,18 @@ def conclude_sweep(
     return found
 
 
-def _reasons(status: SweepStatus, sent: SweepSubmission) -> Mapping[str, Mapping[str, str]]:
+def _reasons(ended: Ended) -> Mapping[str, Mapping[str, str]]:
     """Return why stages have not completed: place of a unit to stage to reason."""
     found: dict[str, dict[str, str]] = {}
-    for label, row in status.points.items():
+    for label, row in ended.status.points.items():
         for one in row.values():
             if one.state is not StageState.COMPLETED:
                 reason = one.reason or one.state.value
                 found.setdefault(f"points/{label}", {})[one.stage] = reason
-    for label, one in status.shared.items():
+    for label, one in ended.status.shared.items():
         if one.state is not StageState.COMPLETED:
             found[f"shared/{label}"] = {one.stage: one.reason or one.state.value}
-    for (place, stage), reason in sent.blocked.items():
+    for (place, stage), reason in ended.blocked.items():
         found.setdefault(place, {})[stage] = reason
     return found
 
