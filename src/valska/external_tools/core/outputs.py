@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from valska.external_tools.core.manifest import Manifest
 from valska.external_tools.core.records import (
-    OutputRecord,
     RecordState,
     StageRecord,
     read_records,
 )
 from valska.external_tools.core.run_directory import Bundle
-from valska.external_tools.core.seal import Finding, FindingKind, check_file, seal_of
-
-FEW = 4
-"""Fewer outputs than these are not worth threads of their own."""
+from valska.external_tools.core.seal import (
+    Expected,
+    Finding,
+    FindingKind,
+    check_files,
+    seal_of,
+)
 
 
 def verify_outputs(
@@ -71,14 +72,23 @@ def _newest(records: Sequence[StageRecord]) -> StageRecord | None:
 
 
 def _compare(bundle: Bundle, record: StageRecord, fast: bool) -> Iterator[Finding]:
-    def check(output: OutputRecord) -> Finding | None:
-        file = (bundle.path / output.path).resolve()
-        if not file.is_relative_to(bundle.outputs.resolve()):
-            return Finding(FindingKind.ALTERED, output.path, "it leads out of outputs/")
-        return check_file(file, output.path, output.sha256, output.size, fast)
+    root = os.path.realpath(bundle.outputs)
+    folders: dict[str, str] = {}
+    inside = []
+    for output in record.outputs:
+        file = _real(f"{bundle.path}/{output.path}", folders)
+        if file.startswith(f"{root}/"):
+            inside.append(Expected(output.path, file, output.sha256, output.size))
+        else:
+            yield Finding(FindingKind.ALTERED, output.path, "it leads out of outputs/")
+    yield from check_files(inside, fast)
 
-    if len(record.outputs) < FEW:
-        yield from filter(None, map(check, record.outputs))
-        return
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield from filter(None, pool.map(check, record.outputs))
+
+def _real(path: str, folders: dict[str, str]) -> str:
+    """Return where a path leads; `folders` keeps where those of earlier ones do."""
+    folder, _, name = path.rpartition("/")
+    if (real := folders.get(folder)) is None:
+        real = folders[folder] = os.path.realpath(folder)
+    file = f"{real}/{name}"
+    plain = name not in ("", ".", "..") and not os.path.islink(file)  # noqa: PTH114
+    return file if plain else os.path.realpath(path)

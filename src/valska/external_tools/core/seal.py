@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
+from valska.external_tools.core.digests import digest_files
 from valska.external_tools.core.errors import UsageError, VerificationError
 from valska.external_tools.core.manifest import (
     BorrowedEntry,
@@ -267,13 +268,11 @@ def _check_files(
 ) -> Iterable[Finding]:
     sizes = {entry.path: entry.size for entry in manifest.files}
 
-    def check(path: str) -> Finding | None:
-        return check_file(bundle.path / path, path, listed[path], sizes.get(path), fast)
-
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return [finding for finding in pool.map(check, listed) if finding]
+    expected = (
+        Expected(path, f"{bundle.path}/{path}", digest, sizes.get(path))
+        for path, digest in listed.items()
+    )
+    return check_files(expected, fast)
 
 
 def check_outside(
@@ -323,33 +322,72 @@ def _check_tree(path: Path, entry: BorrowedEntry, fast: bool) -> Finding | None:
     return Finding(FindingKind.ALTERED, entry.path, detail)
 
 
-def check_file(
-    file: Path, path: str, sha256: str | None, size: int | None, fast: bool
-) -> Finding | None:
-    """Compare one file with its size in bytes and its SHA-256, as far as they are known.
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a file should be.
 
     Parameters
     ----------
+    path
+        Its name in a finding.
     file
         Where it lies.
-    path
-        Its name in the finding.
     sha256, size
-        What it should have.
-    fast
-        Do not look at its content.
+        What it should have, as far as they are known.
     """
+
+    path: str
+    file: str
+    sha256: str | None
+    size: int | None
+
+
+def check_files(expected: Iterable[Expected], fast: bool) -> Iterator[Finding]:
+    """Compare files with what they should be, reading several at once.
+
+    Parameters
+    ----------
+    expected
+        What they should be.
+    fast
+        Do not look at their content.
+    """
+    left = []
+    for one in expected:
+        finding = _check_status(one)
+        if finding is not None:
+            yield finding
+        elif not fast and one.sha256:
+            left.append(one)
+    for one, digest in zip(left, digest_files([one.file for one in left]), strict=True):
+        if isinstance(digest, OSError):
+            yield _unreadable(one.path, digest)
+        elif digest != one.sha256:
+            detail = f"sha256 {digest[:12]}…, not {str(one.sha256)[:12]}…"
+            yield Finding(FindingKind.ALTERED, one.path, detail)
+
+
+def check_file(
+    file: Path, path: str, sha256: str | None, size: int | None, fast: bool
+) -> Finding | None:
+    """Compare one file with what it should be; see `Expected` and `check_files`."""
+    return next(check_files([Expected(path, os.fspath(file), sha256, size)], fast), None)
+
+
+def _check_status(expected: Expected) -> Finding | None:
     try:
-        status = file.lstat()
-        if not stat.S_ISREG(status.st_mode):
-            return Finding(FindingKind.ALTERED, path, "not a regular file")
-        if size is not None and status.st_size != size:
-            detail = f"{status.st_size} bytes, not {size}"
-            return Finding(FindingKind.ALTERED, path, detail)
-        if not fast and sha256 and (digest := sha256_file(file)) != sha256:
-            return Finding(FindingKind.ALTERED, path, f"sha256 {digest[:12]}…, not {sha256[:12]}…")
-    except FileNotFoundError:
-        return Finding(FindingKind.MISSING, path)
+        status = os.lstat(expected.file)
     except OSError as error:
-        return Finding(FindingKind.UNREADABLE, path, error.strerror or "")
+        return _unreadable(expected.path, error)
+    if not stat.S_ISREG(status.st_mode):
+        return Finding(FindingKind.ALTERED, expected.path, "not a regular file")
+    if expected.size is not None and status.st_size != expected.size:
+        detail = f"{status.st_size} bytes, not {expected.size}"
+        return Finding(FindingKind.ALTERED, expected.path, detail)
     return None
+
+
+def _unreadable(path: str, error: OSError) -> Finding:
+    if isinstance(error, FileNotFoundError):
+        return Finding(FindingKind.MISSING, path)
+    return Finding(FindingKind.UNREADABLE, path, error.strerror or "")

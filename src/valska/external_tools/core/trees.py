@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from valska.external_tools.core.digests import digest_files
 from valska.external_tools.core.errors import UsageError
 from valska.external_tools.core.manifest import BorrowedEntry
-from valska.external_tools.core.utils import sha256_file
 
 _UNUSABLE = re.compile(r"[\x00-\x1f\x7f\\\ud800-\udfff]")
 
@@ -48,14 +47,16 @@ def digest_tree(path: Path) -> TreeDigest:
     """
     sizes = tree_sizes(path)
     names = sorted(sizes, key=os.fsencode)
-    try:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            digests = list(pool.map(lambda name: sha256_file(path / name), names))
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    lines = "".join(f"{d}  {name}\n" for d, name in zip(digests, names, strict=True))
+    lines = "".join(f"{d}  {name}\n" for d, name in zip(_digests(path, names), names, strict=True))
     sha256 = hashlib.sha256(lines.encode()).hexdigest()
     return TreeDigest(sha256, len(names), sum(sizes.values()))
+
+
+def _digests(path: Path, names: Iterable[str]) -> Iterator[str]:
+    for digest in digest_files([f"{path}/{name}" for name in names]):
+        if isinstance(digest, OSError):
+            raise _unreadable(path, digest) from digest
+        yield digest
 
 
 def tree_sizes(path: Path) -> dict[str, int]:

@@ -15,6 +15,7 @@ from typing import IO, Any
 from valska.external_tools.core.errors import ValskaError
 
 CHUNK_BYTES = 1 << 20
+_SMALL_BYTES = 1 << 16
 
 
 def random_hex(size: int) -> str:
@@ -127,8 +128,12 @@ def package_directory(name: str) -> Path:
 
 def sha256_file(path: Path) -> str:
     """Return the SHA-256 of a file as 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with path.open("rb", buffering=0) as file:
+        digest = hashlib.sha256(file.read(_SMALL_BYTES))
+        if more := file.read(_SMALL_BYTES):
+            digest.update(more)
+            hashlib.file_digest(file, lambda: digest)
+        return digest.hexdigest()
 
 
 def sha256_bytes(data: bytes) -> str:

@@ -1,8 +1,9 @@
 """A small real tool, as a plugin outside valska: counts the lines of a file, then doubles them.
 
-``then`` is shell code at the end of the first command; ``run`` is read from the configuration when
-that runs, so that points of a sweep can differ in it. With ``share`` points of the same word share
-what the first command writes, and the second one ends with ``run``.
+``then`` is shell code at the end of the first command, ``keep`` a pattern of what that writes;
+``run`` is read from the configuration when that runs, so that points of a sweep can differ in it.
+With ``share`` points of the same word share what the first command writes, and the second one ends
+with ``run``.
 """
 
 from typing import ClassVar
@@ -39,6 +40,7 @@ class LineTool:
         document = {**_document(spec, read), "data": "../inputs/data.txt"}
         shares = {"count": str(document["share"])} if "share" in document else {}
         lends = ("lines",) if shares else ()
+        kept = (document["keep"],) if "keep" in document else ()
         written = "lines/count.txt" if shares else "count.txt"
         count = f"wc -l < ../inputs/data.txt > {written}" + document.get("then", "")
         double = f"echo $(( $(cat {written}) * 2 )) > double.txt"
@@ -49,7 +51,7 @@ class LineTool:
             count += _RUN
         return RunPlan(
             stages=(
-                Stage("count", ("bash", "-c", count), outputs=(written,), lends=lends),
+                Stage("count", ("bash", "-c", count), outputs=(written, *kept), lends=lends),
                 Stage("double", ("bash", "-c", double), after=("count",), outputs=("double.txt",)),
             ),
             configs={"lines.yaml": yaml.safe_dump(document, width=10**6).encode()},
@@ -61,7 +63,7 @@ class LineTool:
 
 def _document(spec, read):
     document = yaml.safe_load(read(spec.source))
-    return apply_overrides(document, spec.overrides, known=["then", "run", "share"])
+    return apply_overrides(document, spec.overrides, known=["then", "keep", "run", "share"])
 
 
 TOOL = LineTool()
