@@ -66,6 +66,14 @@ def test_what_was_changed_is_named(user, tool, index):
     assert changes[1] == {"file": "tool.lock", "what": "more", "old": None, "new": "3"}
 
 
+def test_a_lock_of_nothing_is_told(user, tool):
+    assert "asks for no package" not in user.ok("lock", "tool.def", *OPTIONS).stderr
+    user.write("tool.in", "# nothing yet\n")
+    done = user.ok("lock", "tool.def")
+    assert "Note: tool.in asks for no package." in done.stderr
+    assert "tool.lock: tiny 1.0 -> removed" in done.stdout
+
+
 def test_json(user, tool):
     done = json.loads(user.ok("lock", "tool.def", "--json", *OPTIONS).stdout)
     assert (done["current"], done["written"]) == (False, ["tool.lock"])

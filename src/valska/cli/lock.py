@@ -95,6 +95,8 @@ def _print(draft: LockDraft, written: bool, as_json: bool) -> None:
         return
     for change in draft.changes:
         result(plain(change))
+    if draft.lock.requirements is not None and not draft.lock.pins.strip():
+        note(f"Note: {plain(draft.lock.requirements[0])} asks for no package.")
     if not draft.changes:
         note(f"{draft.path} is current.")
     elif written:
