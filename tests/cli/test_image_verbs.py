@@ -164,6 +164,20 @@ def test_import_of_a_file(user, store):
     assert Path(place).read_bytes() == b"an image"
 
 
+def test_a_dry_run_of_import_checks_and_stores_nothing(user, store, record, tmp_path):
+    user.ok("image", "export", "tool", "-o", "out.tar")
+    user.ok("image", "export", "tool", "-o", "out")
+    other = tmp_path / "other"
+    for source in ("out.tar", "out", loose(user.cwd)):
+        told = user.ok("image", "import", source, "--dry-run", "--images", other)
+        assert f"Would import tool {record.sha256[:12]}" in told.stderr
+        assert not other.exists()
+    known = user.ok("image", "import", "out.tar", "--dry-run", "--json")
+    assert json.loads(known.stdout)[0]["new"] is False
+    (user.cwd / "out" / "sha256" / f"{record.sha256}.sif").write_bytes(b"other")
+    assert user.run("image", "import", "out", "--dry-run", "--images", other).exit_code == 5
+
+
 @pytest.mark.parametrize(
     ("source", "code", "message"),
     [

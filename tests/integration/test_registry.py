@@ -15,8 +15,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from registries import Registry, TokenService, Wire, make_certificate
 
+from valska.cli import main
 from valska.external_tools.core.bundling import BundledImage
 from valska.external_tools.core.errors import PrerequisiteError, UsageError, VerificationError
 from valska.external_tools.core.images import resolve_image
@@ -187,6 +189,15 @@ def test_a_tag_stands_for_the_digest_that_it_names_now(registry, tree):
     assert resolve(f"docker://{name}:1", http=QUICK) == second != first
     assert resolve(f"{name}@{first}", http=QUICK) == first
     assert environment(config(f"{name}@{first}", http=QUICK))["PYTHON_VERSION"] == "3.11.9"
+
+
+def test_a_dry_run_of_import_names_the_digest_and_stores_nothing(registry, tree, tmp_path):
+    pin = registry.push_tree(tree, "dry/base:1")
+    source = f"docker://{registry.host}/dry/base:1"
+    argv = ["image", "import", source, "--dry-run", "--images", str(tmp_path / "store")]
+    done = CliRunner().invoke(main, argv)
+    assert (done.exit_code, done.stdout) == (0, f"docker://{registry.host}/dry/base@{pin}\n")
+    assert not (tmp_path / "store").exists()
 
 
 def test_a_tag_that_names_images_for_several_platforms_stands_for_them_all(registry, tree):

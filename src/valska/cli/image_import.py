@@ -8,14 +8,18 @@ import click
 
 from valska.cli.build_log import log_follower
 from valska.cli.image_options import ca_bundle_option, images_option, no_https_option, open_store
-from valska.cli.options import json_option
+from valska.cli.options import dry_run_option, json_option
 from valska.cli.output import note, result, result_json
 from valska.cli.transfer import Transfer
 from valska.external_tools.core.config import Settings
 from valska.external_tools.core.errors import UsageError
-from valska.external_tools.core.images.registry.options import http_options
+from valska.external_tools.core.images.registry.options import Http, http_options
 from valska.external_tools.core.images.store import ImageStore
-from valska.external_tools.core.images.store.importing import Imported, import_images
+from valska.external_tools.core.images.store.importing import (
+    Imported,
+    import_images,
+    rehearse_import,
+)
 
 _SCHEMES = ("oras", "docker")
 
@@ -25,9 +29,15 @@ _SCHEMES = ("oras", "docker")
 @no_https_option
 @ca_bundle_option
 @images_option
+@dry_run_option
 @json_option
 def command(
-    source: str, no_https: bool, ca_bundle: Path | None, images: Path | None, as_json: bool
+    source: str,
+    no_https: bool,
+    ca_bundle: Path | None,
+    images: Path | None,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Take images from elsewhere into the store.
 
@@ -38,25 +48,45 @@ def command(
     """
     store, settings = open_store(images)
     if "://" in source:
-        found = [_from_registry(source, store, settings, no_https, ca_bundle)]
+        http = _registry_options(source, no_https, ca_bundle or settings.ca_bundle)
+        if dry_run:
+            _print_pinned(source, http, as_json)
+            return
+        found = [_from_registry(source, store, settings, http)]
     else:
-        found = import_images(Path(source), store, apptainer=settings.apptainer)
-    _print(store, found, as_json)
+        take = rehearse_import if dry_run else import_images
+        found = take(Path(source), store, apptainer=settings.apptainer)
+    _print(store, found, dry_run, as_json)
 
 
-def _from_registry(
-    uri: str, store: ImageStore, settings: Settings, no_https: bool, ca_bundle: Path | None
-) -> Imported:
-    from valska.external_tools.core.images.registry.pulling import import_docker, import_oras
-
+def _registry_options(uri: str, no_https: bool, ca_bundle: Path | None) -> Http:
     scheme = uri.partition("://")[0]
     if scheme not in _SCHEMES:
         raise UsageError(
             f"images do not come from {scheme}://", "Name a file, oras://… or docker://…."
         )
-    http = http_options(no_https=no_https, ca_bundle=ca_bundle or settings.ca_bundle)
+    return http_options(no_https=no_https, ca_bundle=ca_bundle)
+
+
+def _print_pinned(uri: str, http: Http, as_json: bool) -> None:
+    """Print what a reference to a registry stands for now; the registry is asked for that."""
+    from valska.external_tools.core.images.registry.client import connect, fetch_manifest
+
+    connection = connect(uri, http)
+    pinned = fetch_manifest(connection, connection.reference).reference
+    shown = f"{uri.partition('://')[0]}://{pinned}"
+    if as_json:
+        result_json([{"source": shown}])
+        return
+    note("Nothing was imported. It would be:")
+    result(shown)
+
+
+def _from_registry(uri: str, store: ImageStore, settings: Settings, http: Http) -> Imported:
+    from valska.external_tools.core.images.registry.pulling import import_docker, import_oras
+
     before = {path.stem for path in store.records()}
-    if scheme == "oras":
+    if uri.startswith("oras:"):
         with Transfer("Fetching") as transfer:
             record = import_oras(
                 uri, store, http=http, apptainer=settings.apptainer, progress=transfer.reach
@@ -68,7 +98,7 @@ def _from_registry(
     return Imported(record, record.sha256 not in before)
 
 
-def _print(store: ImageStore, found: list[Imported], as_json: bool) -> None:
+def _print(store: ImageStore, found: list[Imported], dry_run: bool, as_json: bool) -> None:
     if as_json:
         result_json(
             [
@@ -82,7 +112,8 @@ def _print(store: ImageStore, found: list[Imported], as_json: bool) -> None:
             ]
         )
         return
+    taken = "Would import" if dry_run else "Imported"
     for one in found:
-        how = "Imported" if one.new else "The store has it already:"
+        how = taken if one.new else "The store has it already:"
         note(f"{how} {one.record.name} {one.record.sha256[:12]}.")
         result(str(store.sif(one.record.sha256)))

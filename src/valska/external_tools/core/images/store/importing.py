@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from valska.external_tools.core.errors import (
     PrerequisiteError,
@@ -96,6 +97,33 @@ def import_images(
     return [_import_sif(path, store, apptainer, run)]
 
 
+def rehearse_import(
+    path: Path, store: ImageStore, *, apptainer: str = "apptainer", run: Run = run
+) -> list[Imported]:
+    """Return what `import_images` would take, checked as that does; nothing is stored.
+
+    Parameters and errors are those of `import_images`.
+    """
+    path = path.expanduser().absolute()
+    with TemporaryDirectory(prefix="valska-import-") as scratch:
+        if os.path.isdir(path):  # noqa: PTH112 - of a name that is too long, pathlib raises
+            places = _places(path, path)
+        elif _is_tar(path):
+            _unpack(path, Path(scratch))
+            places = _places(Path(scratch), path)
+        else:
+            places = [path]
+        return [_examined(place, store, apptainer, run) for place in places]
+
+
+def _examined(path: Path, store: ImageStore, apptainer: str, run: Run) -> Imported:
+    sha256 = digest_image(path)
+    require_named(path, sha256)
+    if known := store.find(sha256):
+        return Imported(known[0], new=False)
+    return Imported(describe(path, sha256, apptainer=apptainer, run=run)[0], new=True)
+
+
 def _import_sif(
     path: Path, store: ImageStore, apptainer: str, run: Run, *, move: bool = False
 ) -> Imported:
@@ -130,6 +158,12 @@ def _known(store: ImageStore, sha256: str) -> ImageRecord | None:
 def _import_export(
     directory: Path, named: Path, store: ImageStore, apptainer: str, run: Run, *, move: bool = False
 ) -> list[Imported]:
+    places = _places(directory, named)
+    return [_import_sif(place, store, apptainer, run, move=move) for place in places]
+
+
+def _places(directory: Path, named: Path) -> list[Path]:
+    """Return the images of an export, the files beside which are as its list of digests says."""
     export = ImageStore(directory)
     places = [export.sif(place.stem) for place in export.records()]
     if not places or not (directory / SUMS).is_file():
@@ -138,7 +172,7 @@ def _import_export(
             "Name a .sif file, or what `valska image export` made.",
         )
     _check_sums(directory, named)
-    return [_import_sif(place, store, apptainer, run, move=move) for place in places]
+    return places
 
 
 def _check_sums(directory: Path, named: Path) -> None:
