@@ -38,6 +38,53 @@ def test_help_lists_every_verb_with_its_own_summary(user):
         assert f"{name} {summary}" in text
 
 
+READING = {
+    *("completion", "config show", "doctor", "list", "show", "status", "tools", "verify"),
+    *("image diff", "image list", "image show", "image verify"),
+}
+"""The commands that change nothing; what ``verify --receipt`` writes is its answer."""
+
+
+def commands(context):
+    """Yield the context of each command that is no group."""
+    group = context.command
+    if not isinstance(group, click.Group):
+        yield context
+        return
+    for name in group.list_commands(context):
+        inner = click.Context(group.get_command(context, name), info_name=name, parent=context)
+        yield from commands(inner)
+
+
+EVERY = {
+    context.command_path.partition(" ")[2]: context.command
+    for context in commands(click.Context(main, info_name="valska"))
+}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_what_changes_something_has_a_dry_run_and_what_answers_has_json(name):
+    options = {word for param in EVERY[name].params for word in param.opts}
+    assert ("--dry-run" in options) == (name not in READING)
+    assert ("--json" in options) == (name != "completion")
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_each_option_has_a_sentence(name):
+    for param in EVERY[name].params:
+        if isinstance(param, click.Option):
+            assert param.help, param.opts
+            assert param.help[0].isupper() or param.help[0] in "`-", param.help
+            assert param.help[-1] in ".])", param.help
+
+
+@pytest.mark.parametrize("word", ["--json", "--images", "--ca-bundle", "--no-https", "--slurm"])
+def test_an_option_of_several_verbs_is_told_in_the_same_words(word):
+    told = [one.help for every in EVERY.values() for one in every.params if word in one.opts]
+    assert len(told) > 1
+    assert len(set(told)) == 1
+
+
 @pytest.mark.parametrize("name", _VERBS)
 def test_every_verb_has_help_and_the_global_options(user, name):
     text = user.ok(name, "--help").stdout

@@ -20,6 +20,8 @@ def test_the_picture_is_named_after_the_run(user, pyuvsim_bundle):
     assert user.ok("plot", "run", "--dry-run").stdout == "first.png\n"
     assert not (user.cwd / "first.png").exists()
     assert user.ok("plot", "run").stdout == "first.png\n"
+    told = json.loads(user.ok("plot", "run", "--dry-run", "--json").stdout)
+    assert told == {"dry_run": True, "picture": str(user.cwd / "first.png")}
     assert png_chunks((user.cwd / "first.png").read_bytes())[-1] == "IEND"
     assert user.ok("plot", "run", "-o", "other.png").stdout == "other.png\n"
     assert (user.cwd / "other.png").read_bytes() == (user.cwd / "first.png").read_bytes()

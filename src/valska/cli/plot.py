@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from valska.cli.options import bundle_argument, dry_run_option
-from valska.cli.output import note, result
+from valska.cli.options import bundle_argument, dry_run_option, json_option
+from valska.cli.output import note, result, result_json
 from valska.external_tools.core.errors import UsageError
 from valska.external_tools.core.manifest import Manifest, read_manifest
 from valska.external_tools.core.run_directory import Bundle
@@ -26,7 +26,8 @@ from valska.external_tools.core.utils import write_atomic
     help="The picture; one that is there is replaced.  [RUN_ID.png]",
 )
 @dry_run_option
-def command(bundle: Path, output: Path | None, dry_run: bool) -> None:
+@json_option
+def command(bundle: Path, output: Path | None, dry_run: bool, as_json: bool) -> None:
     """Draw what the run of BUNDLE, which may be a point of a sweep, wrote, as a PNG.
 
     What is drawn is up to the tool: for pyuvsim amplitude and phase of the shortest few baselines
@@ -36,11 +37,16 @@ def command(bundle: Path, output: Path | None, dry_run: bool) -> None:
     manifest = read_manifest(opened)
     target = _target(opened, output or Path(f"{manifest.run_id}.png"))
     data = _plots(manifest).plot(opened.outputs, manifest.section, _title(manifest))
-    if dry_run:
-        note("Nothing was written. The picture would be:")
-    else:
+    if not dry_run:
         write_atomic(target, data)
-        note(f"Drew {manifest.tool} run {manifest.run_id}.")
+    if as_json:
+        result_json({"dry_run": dry_run, "picture": target.absolute()})
+        return
+    note(
+        "Nothing was written. The picture would be:"
+        if dry_run
+        else f"Drew {manifest.tool} run {manifest.run_id}."
+    )
     result(str(target))
 
 
