@@ -10,6 +10,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from valska.external_tools.core.comparison.environment import (
+    package_differences,
+    recorded_packages_of,
+)
 from valska.external_tools.core.comparison.values import (
     UnreadableError,
     compare_documents,
@@ -218,7 +222,8 @@ def _software(manifest: Manifest) -> dict[str, str | None]:
 
 
 def _packages(a: Side, b: Side) -> Iterator[Difference]:
-    """Yield packages that are not the same in both images, as far as both have records."""
+    """Yield packages that are not the same in both, as far as both have records."""
+    yield from _conda_packages(a, b)
     before, after = _packages_of(a), _packages_of(b)
     if before is None or after is None or before == after:
         return
@@ -228,6 +233,16 @@ def _packages(a: Side, b: Side) -> Iterator[Difference]:
     for one in compare_packages(recorded_packages(before), recorded_packages(after)):
         key = f"{one.ecosystem} {one.name}" + (f" in {one.place}" if one.place else "")
         yield Difference(Kind.PACKAGE, key, one.before, one.after, science=False)
+
+
+def _conda_packages(a: Side, b: Side) -> Iterator[Difference]:
+    digests = [(side.manifest.environment or {}).get("explicit_sha256") for side in (a, b)]
+    if None in digests or digests[0] == digests[1]:
+        return
+    before, after = (recorded_packages_of(side.bundle) for side in (a, b))
+    if before is not None and after is not None:
+        for name, old, new in package_differences(before, after):
+            yield Difference(Kind.PACKAGE, f"conda {name}", old, new, science=False)
 
 
 def _packages_of(side: Side) -> Mapping[str, Any] | None:

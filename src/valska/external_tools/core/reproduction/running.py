@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,9 +18,10 @@ from valska.external_tools.core.conda import CondaEnvironment, read_environment
 from valska.external_tools.core.config import Settings
 from valska.external_tools.core.errors import PrerequisiteError
 from valska.external_tools.core.jobs import Submission, submit
-from valska.external_tools.core.manifest import read_manifest
+from valska.external_tools.core.manifest import Manifest, read_manifest
 from valska.external_tools.core.reproduction.images import ELSEWHERE, Found, Source, find_image
 from valska.external_tools.core.reproduction.replay import Parent, recreate
+from valska.external_tools.core.reproduction.software import software_notes
 from valska.external_tools.core.run_directory import Bundle, TakenError, ensure_run_dir, is_bundle
 from valska.external_tools.core.runner import RunnerKind
 from valska.external_tools.core.scheduler import Scheduler
@@ -29,6 +31,8 @@ from valska.external_tools.core.status import RunStatus, StageState, wait
 from valska.external_tools.core.submission.preparation import prepare
 from valska.external_tools.core.sweep.layout import Sweep
 from valska.external_tools.core.utils import write_atomic, write_json_atomic
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,11 @@ class Reproduction:
     def document(self) -> Path:
         """The comparison, for programs."""
         return self.path / DOCUMENT
+
+    @property
+    def packages(self) -> Path:
+        """The packages of the reference's conda environment, where the new one has others."""
+        return self.path / "environment.txt"
 
     @property
     def page(self) -> Path:
@@ -151,7 +160,7 @@ def make(wish: Wish) -> Made:
         wish.place.bundle.path,
         site=site,
         image=found.image if found else None,
-        environment=environment_of(site),
+        environment=environment_of(site, wish.parent.manifest),
         ranks=wish.ranks,
     )
     return Made(made, found)
@@ -228,8 +237,8 @@ def conclude(
     found = compare_runs(
         parent.bundle, made.bundle.bundle, tolerances, reasons=dict(_reasons(status))
     )
-    if made.image is not None:
-        found = replace(found, notes=(*found.notes, f"the image was {made.image.how}"))
+    notes = software_notes(parent, made.bundle, place.packages, made.image)
+    found = replace(found, notes=(*found.notes, *notes))
     write_comparison(found, place.document, place.page)
     return found
 
@@ -259,6 +268,24 @@ def _earlier(wish: Wish) -> Parent | None:
     return Parent(bundle, manifest)
 
 
-def environment_of(site: Site) -> CondaEnvironment | None:
-    """Return the conda environment of this site; None without one."""
-    return read_environment(site.conda) if site.conda else None
+def environment_of(site: Site, manifest: Manifest) -> CondaEnvironment | None:
+    """Return the conda environment of this site; None without one.
+
+    Parameters
+    ----------
+    site
+        This site.
+    manifest
+        Of what is reproduced; it is told if its environment has other packages.
+
+    Raises
+    ------
+    PrerequisiteError
+        If the environment cannot be listed.
+    """
+    if site.conda is None:
+        return None
+    found = read_environment(site.conda)
+    if found.explicit_sha256 != (manifest.environment or {}).get("explicit_sha256"):
+        log.warning("the conda environment %s has other packages than the bundle's", found.name)
+    return found

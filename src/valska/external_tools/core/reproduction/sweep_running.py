@@ -18,7 +18,9 @@ from valska.external_tools.core.comparison.written import COMPLETED, read_writte
 from valska.external_tools.core.errors import PrerequisiteError, SubmissionError
 from valska.external_tools.core.manifest import read_manifest
 from valska.external_tools.core.reproduction.images import Found
+from valska.external_tools.core.reproduction.replay import Parent
 from valska.external_tools.core.reproduction.running import Wish, environment_of, image_of
+from valska.external_tools.core.reproduction.software import software_notes
 from valska.external_tools.core.reproduction.sweep_reference import SweepParent
 from valska.external_tools.core.reproduction.sweep_replay import recreate_sweep
 from valska.external_tools.core.run_directory import TakenError, ensure_run_dir
@@ -105,7 +107,7 @@ def make_sweep(wish: SweepWish) -> MadeSweep:
         whole.place.sweep.path,
         site=site,
         image=found.image if found else None,
-        environment=environment_of(site),
+        environment=environment_of(site, whole.parent.manifest),
         ranks=whole.ranks,
     )
     return MadeSweep(made, found)
@@ -265,10 +267,12 @@ def conclude_sweep(
         missing=wish.parent.missing,
         reasons=_reasons(ended),
     )
-    if made.image is not None:
-        found = replace(found, notes=(*found.notes, f"the image was {made.image.how}"))
-    write_json_atomic(wish.whole.place.document, to_json(found))
-    write_atomic(wish.whole.place.page, render_sweep_page(found).encode())
+    side, place = made.side, wish.whole.place
+    whole = Parent(side.sweep.bundle, side.common)
+    notes = software_notes(wish.parent.common, whole, place.packages, made.image)
+    found = replace(found, notes=(*found.notes, *notes))
+    write_json_atomic(place.document, to_json(found))
+    write_atomic(place.page, render_sweep_page(found).encode())
     return found
 
 
