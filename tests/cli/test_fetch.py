@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -282,6 +283,16 @@ def test_no_kit_is_refused(user):
     user.write("no.tar", "no tar\n" * 200)
     refused = user.run("load", "no.tar")
     assert (refused.exit_code, "no.tar" in refused.stderr) == (5, True)
+
+
+def test_a_file_that_is_no_kit_leaves_no_store(user):
+    (user.cwd / "folder").mkdir()
+    with tarfile.open(user.cwd / "other.tar", "w") as tar:
+        tar.add(user.cwd / "folder", "folder")
+    refused = user.run("load", "other.tar", "--images", "st")
+    assert (refused.exit_code, "is not a kit" in refused.stderr) == (5, True)
+    assert "valska fetch" in refused.stderr.splitlines()[-1]
+    assert not (user.cwd / "st").exists()
 
 
 def test_build_without_a_network_names_all_that_is_missing(user, monkeypatch, require):

@@ -27,7 +27,13 @@ from valska.external_tools.core.kit.document import (
 )
 from valska.external_tools.core.kit.fetching import Report, Silent
 from valska.external_tools.core.kit.supplies import Supplies, check_base, put
-from valska.external_tools.core.tarring import Member, contents, next_member, require_end
+from valska.external_tools.core.tarring import (
+    Member,
+    NotPlainError,
+    contents,
+    next_member,
+    require_end,
+)
 from valska.external_tools.core.utils import sha256_bytes, sha256_file
 
 _FULL = "Free some space, or name another store with $VALSKA_IMAGES."
@@ -85,8 +91,10 @@ def load(
         If the store cannot be written.
     """
     try:
-        with kit.open("rb") as file, store.workspace() as work:
-            return _load(file, kit, store, work, dry_run, report or Silent())
+        with kit.open("rb") as file:
+            head = _read_head(file, str(kit))
+            with store.workspace() as work:
+                return _load(file, kit, head, store, work, dry_run, report or Silent())
     except FileNotFoundError as error:
         if error.filename == os.fspath(kit):
             raise PrerequisiteError(f"no such kit: {kit}", "Check the path.") from error
@@ -97,9 +105,15 @@ def load(
 
 
 def _load(
-    file: IO[bytes], kit: Path, store: ImageStore, work: Path, dry_run: bool, report: Report
+    file: IO[bytes],
+    kit: Path,
+    head: tuple[KitDocument, str],
+    store: ImageStore,
+    work: Path,
+    dry_run: bool,
+    report: Report,
 ) -> Loaded:
-    document, sha256 = _read_head(file, str(kit))
+    document, sha256 = head
     _require_room(store.root, document)
     report.start("checking", document.size)
     places = {
@@ -118,7 +132,10 @@ def _load(
 
 def _read_head(file: IO[bytes], what: str) -> tuple[KitDocument, str]:
     """Read the document and the sums, the first two files."""
-    first = next_member(file, what)
+    try:
+        first = next_member(file, what)
+    except NotPlainError:
+        first = None
     if first is None or first.name != DOCUMENT or first.size > LARGEST:
         raise VerificationError(
             f"{what} is not a kit: it does not begin with {DOCUMENT}",

@@ -217,5 +217,6 @@ def _named(text: str) -> Path:
         )
     raise UsageError(
         f"there is no bundle, sweep, tool or definition {text!r}",
-        did_you_mean(text, {*shipped, *tools}) or f"Known names: {', '.join({*shipped, *tools})}.",
+        did_you_mean(text, {*shipped, *tools})
+        or f"Known names: {', '.join(sorted({*shipped, *tools}))}.",
     )
