@@ -340,6 +340,43 @@ def test_an_archive_of_one_point_is_reproduced_as_a_bundle(user, archive):
     assert "was left out of the archive" in str(data["points"])
 
 
+def test_referenced_inputs_are_those_that_were_packed(user, archive):
+    source = user.cwd / "mine"
+    user.ok("templates", "linetool", "--copy", "three", source)
+    config = next(source.glob("*.yaml"))
+    command = ("sweep", "linetool", config, "--runner", "host", "--inputs", "reference")
+    user.ok(*command, "--values", "run=true,echo", "-o", "sweep")
+    assert user.process("submit", "sweep", *LOCAL, "--wait").returncode == 0
+    path = archive(user.cwd / "sweep")
+    shutil.rmtree(source)
+    done, place = reproduced(user, path)
+    assert done.stdout.splitlines()[-1] == "identical"
+    (entry,) = json.loads((place / "sweep/common.json").read_text())["inputs"]
+    assert entry["mode"] == "reference"
+    assert entry["source"].startswith(str(place / "reference/data/references"))
+
+
+def test_a_manifest_that_names_a_file_outside_is_refused(user):
+    from valska.external_tools.core.utils import sha256_file
+
+    sweep = ran(user, "--values", "run=true,echo")
+    path = sweep / "sweep_manifest.json"
+    data = json.loads(path.read_text())
+    entry = data["points"][0]
+    unit = sweep / "points" / entry["label"]
+    manifest, sums = unit / "manifest.json", unit / "SHA256SUMS"
+    known = json.loads(manifest.read_text())
+    known["files"][0]["path"] = "config/../../../../secret"
+    manifest.write_text(json.dumps(known))
+    lines = sums.read_text().splitlines()
+    sums.write_text("\n".join([*lines[:-1], f"{sha256_file(manifest)}  manifest.json", ""]))
+    entry["seal"] = sha256_file(sums)
+    path.write_text(json.dumps(data))
+    done, place = reproduced(user, sweep, code=5)
+    assert f"the manifest of points/{entry['label']}" in done.stderr
+    assert not place.exists()
+
+
 def test_inputs_that_were_left_out_are_missed(user, archive):
     done, _ = reproduced(user, archive(ran(user), "--inputs", "none"), code=3)
     assert "left out of the archive" in done.stderr

@@ -12,7 +12,7 @@ from typing import Any
 from valska.external_tools.core.comparison.runs import software_of
 from valska.external_tools.core.comparison.sweeps import SweepSide
 from valska.external_tools.core.errors import PrerequisiteError, UsageError, VerificationError
-from valska.external_tools.core.manifest import Manifest, Science
+from valska.external_tools.core.manifest import POINT_SCHEMA, Manifest, Science
 from valska.external_tools.core.reproduction.reference import (
     LocatedSweep,
     not_as_made,
@@ -21,6 +21,7 @@ from valska.external_tools.core.reproduction.reference import (
     unless_left_out,
 )
 from valska.external_tools.core.reproduction.replay import Parent
+from valska.external_tools.core.schema import SchemaError, validate
 from valska.external_tools.core.seal import Finding, check_file, check_outside, read_sums
 from valska.external_tools.core.sweep.dispatch.intact import altered_units
 from valska.external_tools.core.sweep.dispatch.slices import Work, choose_labels
@@ -123,9 +124,13 @@ def read_unit_manifest(sweep: Sweep, entry: Entry) -> dict[str, Any]:
     Raises
     ------
     VerificationError
-        If the sweep's manifest says otherwise of it.
+        If it is not valid, or the sweep's manifest says otherwise of it.
     """
     data = load_json(sweep.unit(entry.place).manifest)
+    try:
+        validate(data, POINT_SCHEMA, f"the manifest of {entry.place}")
+    except SchemaError as error:
+        raise VerificationError(error.message, "Take the sweep from its origin.") from error
     names = ("label", "bundle_id", "stage", "values", "perturbations", "shared")
     wrong = [
         name for name in names if hasattr(entry, name) and data.get(name) != getattr(entry, name)
