@@ -54,6 +54,25 @@ def test_sign_and_verify(signer, archive):
     assert data["key"].startswith("ED25519 ")
 
 
+def test_a_key_that_has_expired_or_was_revoked(signer, archive):
+    signer.ok("sign", archive)
+    public = (signer.cwd / WHO_FILE).read_text().split(maxsplit=1)[1]
+    old = signer.cwd / "old"
+    old.write_text(f'{WHO} valid-before="20250101" {public}')
+    verify = ("verify", "--fast", archive, "--signer", old)
+    expired = signer.run(*verify)
+    assert expired.exit_code == 5
+    assert "--signed-on DATE" in expired.stderr
+    done = signer.ok(*verify, "--signed-on", "2024-05-06")
+    assert "Only presence and sizes were compared" in done.stderr
+    (signer.cwd / "revoked").write_text(public)
+    revoked = signer.run(*verify, "--signed-on", "2024-05-06", "--revoked", "revoked")
+    assert revoked.exit_code == 5
+    assert "revoked revokes the ED25519 key" in revoked.stdout
+    for option in (("--revoked", "revoked"), ("--signed-on", "2024-05-06")):
+        assert "needs --signer" in signer.run("verify", archive, *option).stderr
+
+
 GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "sign-an-archive.md"
 
 
@@ -115,7 +134,10 @@ def test_findings_end_with_5(signer, archive):
     assert altered.exit_code == 5
     assert "not as it was packed" in altered.stderr
     assert "the statement is about" in altered.stdout
-    assert signer.run("sign", archive, "--key", signer.home / ".ssh/id_ed25519").exit_code == 5
+    key = ("--key", signer.home / ".ssh/id_ed25519")
+    assert "is signed already" in signer.run("sign", archive, *key).stderr
+    (signer.cwd / "r1.tar.zst.intoto.json.sig").unlink()
+    assert signer.run("sign", archive, *key).exit_code == 5
 
 
 def test_a_receipt_is_signed_and_verified(signer, archive):

@@ -6,7 +6,7 @@ import random
 import shutil
 import subprocess
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -490,6 +490,38 @@ def test_without_git_the_default_key_is_taken(alone, tmp_path, monkeypatch):
     assert find_key(None, run).path == alone / ".ssh" / "id_rsa"
 
 
+def test_the_one_key_of_an_agent_is_taken(alone, archive, keys, tmp_path, monkeypatch):
+    process = agent(monkeypatch, keys["ed25519"])
+    try:
+        sign(prepare(archive), find_key(None, run))
+        subprocess.run(["ssh-add", "-q", str(keys["other"])], check=True)
+        with pytest.raises(PrerequisiteError, match="an agent has 2 keys") as caught:
+            find_key(None, run)
+    finally:
+        os.kill(process, 15)
+    assert "ssh-add -L" in caught.value.hint
+    assert not verify_archive_signature(archive, trust(tmp_path, line(keys["ed25519"]))).findings
+
+
+def test_an_agent_that_does_not_answer_has_no_key(alone, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "none"))
+    with pytest.raises(PrerequisiteError, match="no SSH key"):
+        find_key(None, run)
+
+
+def test_revoked_keys_and_a_date_go_with_who_may_sign(alone, tmp_path):
+    allowed, revoked = tmp_path / "allowed", tmp_path / "revoked"
+    allowed.write_text("")
+    with pytest.raises(UsageError, match="the revoked keys cannot be read"):
+        find_trust(WHO, allowed, run, revoked=revoked)
+    settings(gpg__ssh__revocationFile=revoked)
+    with pytest.raises(UsageError, match="the revoked keys cannot be read"):
+        find_trust(WHO, allowed, run)
+    revoked.write_text("")
+    assert find_trust(WHO, allowed, run, date="20260301").revoked == revoked
+    assert find_trust(str(allowed), None, run, date="20260301").date == "20260301"
+
+
 def test_a_signer_is_a_file_or_an_identity(alone, tmp_path):
     allowed = tmp_path / "allowed"
     allowed.write_text("")
@@ -564,6 +596,51 @@ def test_who_signed(archive, keys, tmp_path, case):
     assert checked.signer is None
     assert kinds(checked) == [(case.kind, "a.tar.zst.intoto.json.sig")]
     assert case.said in checked.findings[0].detail
+
+
+@pytest.mark.parametrize("identity", [WHO, None])
+@pytest.mark.parametrize("form", ["public keys", "list", "no list"])
+def test_a_revoked_key_does_not_count(archive, keys, tmp_path, identity, form):
+    signed(archive, keys["ed25519"])
+    trusted = trust(tmp_path, line(keys["ed25519"]), identity)
+    revoked = tmp_path / "revoked"
+
+    def revoke(key):
+        public = keys[key].with_name(f"{key}.pub")
+        if form == "list":
+            subprocess.run(["ssh-keygen", "-k", "-q", "-f", revoked, public], check=True)
+        else:
+            revoked.write_text(public.read_text() if form == "public keys" else "rubbish\n")
+
+    revoke("ed25519")
+    checked = verify_archive_signature(archive, replace(trusted, revoked=revoked))
+    assert kinds(checked) == [("unknown-signer", "a.tar.zst.intoto.json.sig")]
+    assert "revoked revokes the ED25519 key SHA256:" in checked.findings[0].detail
+    assert checked.signer is None
+    if form != "no list":
+        revoke("other")
+        assert verify_archive_signature(archive, replace(trusted, revoked=revoked)).signer == WHO
+
+
+@pytest.mark.parametrize("identity", [WHO, None])
+def test_a_key_counts_as_of_the_day_that_is_named(archive, keys, tmp_path, identity):
+    signed(archive, keys["ed25519"])
+    text = line(keys["ed25519"], options='valid-after="20200101",valid-before="20210101"')
+    trusted = trust(tmp_path, text, identity)
+    for date, kind in (("", "expired-key"), ("20190601", "unknown-signer"), ("20200601", None)):
+        checked = verify_archive_signature(archive, replace(trusted, date=date))
+        assert [one.kind.value for one in checked.findings] == ([kind] if kind else [])
+
+
+def test_several_identities_of_a_key(archive, keys, tmp_path):
+    signed(archive, keys["ed25519"])
+    for who in ("eve@example.org,anna@example.org", "!eve@example.org,anna@example.org"):
+        text = line(keys["ed25519"], who)
+        assert verify_archive_signature(archive, trust(tmp_path, text)).signer == WHO
+        anybody = verify_archive_signature(archive, trust(tmp_path, text, None)).signer
+        assert anybody == who.split(",")["!" in who]
+    shut_out = verify_archive_signature(archive, trust(tmp_path, text, "eve@example.org"))
+    assert [one.kind.value for one in shut_out.findings] == ["wrong-signer"]
 
 
 def replaced(path, old, new):

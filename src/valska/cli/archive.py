@@ -92,6 +92,7 @@ def command(
     it.
     """
     from valska.external_tools.core.archive.document import Inputs
+    from valska.external_tools.core.archive.places import TAG_MANIFEST, TAGS
     from valska.external_tools.core.archive.selection import Choice
     from valska.external_tools.core.archive.source import ImageFinder, archive_name, select
     from valska.external_tools.core.archive.writing import refuse_taken, write_archive
@@ -120,7 +121,8 @@ def command(
         result_json({**facts, "document": asdict(written.document)})
         return
     result(str(file.absolute()))
-    note(f"{written.files} files, {bytes_text(written.payload)}, in {bytes_text(written.size)}.")
+    files = written.files + len((*TAGS, TAG_MANIFEST))
+    note(f"{files} files, {bytes_text(written.payload)}, in {bytes_text(written.size)}.")
     _tell_absent(selection)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +18,12 @@ from valska.external_tools.core.manifest import read_manifest
 from valska.external_tools.core.outputs import verify_outputs
 from valska.external_tools.core.records import StageRecord
 from valska.external_tools.core.run_directory import Bundle, is_bundle, open_bundle
-from valska.external_tools.core.seal import Finding, seal_of, verify_bundle
+from valska.external_tools.core.seal import Finding, FindingKind, seal_of, verify_bundle
 from valska.external_tools.core.sweep.layout import Sweep, is_sweep, open_sweep, sweep_of
 
 if TYPE_CHECKING:
     from valska.external_tools.core.results import Result
+    from valska.external_tools.core.signing.keys import Trust
 
 
 @click.command("verify")
@@ -45,6 +47,19 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Which key an identity has, see ssh-keygen(1).  [git's gpg.ssh.allowedSignersFile]",
 )
+@click.option(
+    "--revoked",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Keys that no longer count, see ssh-keygen(1).  [git's gpg.ssh.revocationFile]",
+)
+@click.option(
+    "--signed-on",
+    "date",
+    type=click.DateTime(["%Y-%m-%d"]),
+    metavar="DATE",
+    help="Judge by the keys that were valid on this day, as 2026-03-01.  [today]",
+)
 @json_option
 def command(
     path: Path,
@@ -52,6 +67,8 @@ def command(
     receipt: Path | None,
     signer: str | None,
     allowed: Path | None,
+    revoked: Path | None,
+    date: datetime | None,
     as_json: bool,
 ) -> None:
     """Check every file of a bundle against its manifest, and the outputs against the records.
@@ -63,12 +80,14 @@ def command(
     With --signer the signature of an archive, or of a receipt, is checked as well: whether it is
     there, of this file, and by somebody who may sign.
     """
-    if allowed is not None and signer is None:
-        raise UsageError("--allowed-signers needs --signer", "Name an identity in that file.")
+    for option, value in (("allowed-signers", allowed), ("revoked", revoked), ("signed-on", date)):
+        if value is not None and signer is None:
+            raise UsageError(f"--{option} needs --signer", "Name an identity, or who may sign.")
     if receipt is not None:
         require_parent(receipt)
     if path.is_file():
-        checked = _file(path, fast, signer, allowed)
+        trust = None if signer is None else _trust(signer, allowed, revoked, date)
+        checked = _file(path, fast, trust)
         _write_receipt(receipt, checked, fast)
         _show(checked, fast, as_json)
         return
@@ -104,23 +123,28 @@ class _Checked:
     """Whether all findings are about who signed it."""
 
 
-def _file(path: Path, fast: bool, signer: str | None, allowed: Path | None) -> _Checked:
+def _trust(signer: str, allowed: Path | None, revoked: Path | None, date: datetime | None) -> Trust:
+    from valska.external_tools.core.process import run
+    from valska.external_tools.core.signing.keys import find_trust
+
+    day = date.strftime("%Y%m%d") if date else ""
+    return find_trust(signer, allowed, run, revoked=revoked, date=day)
+
+
+def _file(path: Path, fast: bool, trust: Trust | None) -> _Checked:
     """Check an archive or a receipt, and the signature if it is wanted."""
     from valska.external_tools.core.signing.making import read_receipt
 
     receipt = read_receipt(path)
-    if signer is None:
+    if trust is None:
         if receipt is not None:
             raise UsageError(f"{path} is a receipt", "Name who has to have signed it: --signer.")
         return _archive(path, fast)
-    from valska.external_tools.core.process import run
-    from valska.external_tools.core.signing.keys import find_trust
     from valska.external_tools.core.signing.verification import (
         verify_archive_signature,
         verify_signature,
     )
 
-    trust = find_trust(signer, allowed, run)
     if receipt is not None:
         checked = _receipt(path, receipt)
         signed = verify_signature(path, trust)
@@ -230,10 +254,15 @@ def _show(checked: _Checked, fast: bool, as_json: bool) -> None:
         raise VerificationError(f"{checked.path} is not {fault}: {count}", hint)
     for text in checked.said:
         note(plain(text))
+    if fast:
+        note("Only presence and sizes were compared, for --fast.")
 
 
 def _fault(checked: _Checked) -> tuple[str, str]:
     if checked.intact:
+        if all(one.kind is FindingKind.EXPIRED_KEY for one in checked.findings):
+            hint = "If it was signed before, and you know when, say so: --signed-on DATE."
+            return "signed as wanted", hint
         return "signed as wanted", "Ask who made it for the signature, and for their public key."
     if checked.kind == "archive":
         return "as it was packed", "Get the archive again from where it comes."

@@ -98,7 +98,14 @@ def check_signature(file: Path, signature: Path, run: Run) -> Said:
     return _said(_keygen(args, file, run))
 
 
-def verify_signer(file: Path, signature: Path, allowed: Path, identity: str, run: Run) -> Said:
+def verify_signer(
+    file: Path,
+    signature: Path,
+    allowed: Path,
+    identity: str,
+    run: Run,
+    options: Sequence[str] = (),
+) -> Said:
     """Return whether a signature is one of a file by a certain person.
 
     Parameters
@@ -111,17 +118,21 @@ def verify_signer(file: Path, signature: Path, allowed: Path, identity: str, run
         The person, such as a mail address.
     run
         Runs programs.
+    options
+        Further ones of ``ssh-keygen -Y verify``.
 
     Raises
     ------
     PrerequisiteError
         If ssh-keygen is missing or too old.
     """
-    who = ["-I", identity, "-f", str(allowed)]
+    who = [*options, "-I", identity, "-f", str(allowed)]
     return _said(_keygen(["verify", *who, "-n", NAMESPACE, "-s", str(signature)], file, run))
 
 
-def find_principals(signature: Path, allowed: Path, run: Run) -> tuple[tuple[str, ...], str]:
+def find_principals(
+    signature: Path, allowed: Path, run: Run, options: Sequence[str] = ()
+) -> tuple[tuple[str, ...], str]:
     """Return whose key made a signature, and what was said besides.
 
     Raises
@@ -129,7 +140,8 @@ def find_principals(signature: Path, allowed: Path, run: Run) -> tuple[tuple[str
     PrerequisiteError
         If ssh-keygen is missing or too old.
     """
-    done = _keygen(["find-principals", "-s", str(signature), "-f", str(allowed)], signature, run)
+    where = ["-s", str(signature), "-f", str(allowed)]
+    done = _keygen(["find-principals", *options, *where], signature, run)
     return tuple(done.stdout.split("\n")[:-1]) if not done.returncode else (), done.stderr
 
 

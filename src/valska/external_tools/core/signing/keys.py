@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from valska.external_tools.core.errors import PrerequisiteError, UsageError
+from valska.external_tools.core.errors import PrerequisiteError, UsageError, ValskaError
 from valska.external_tools.core.process import Run
 
 _TIMEOUT_S = 20.0
@@ -41,10 +42,24 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """Who may sign: a file of allowed signers, and which of them is wanted (None: any)."""
+    """Who may sign, and when.
+
+    Parameters
+    ----------
+    allowed
+        A file of allowed signers.
+    identity
+        Which of them is wanted; None: any.
+    revoked
+        Keys that no longer count, see ``KEY REVOCATION LISTS`` in ssh-keygen(1).
+    date
+        The day, as ``20260301``, at which a key has to have been valid; today if it is empty.
+    """
 
     allowed: Path
     identity: str | None
+    revoked: Path | None = None
+    date: str = ""
 
 
 def find_key(path: Path | None, run: Run) -> Key:
@@ -54,7 +69,7 @@ def find_key(path: Path | None, run: Run) -> Key:
     ----------
     path
         What the user named; else git's ``user.signingkey`` where ``gpg.format`` is ``ssh``; else
-        the first of OpenSSH's default keys that is there.
+        the first of OpenSSH's default keys that is there; else the one key of an agent.
     run
         Runs programs.
 
@@ -63,7 +78,7 @@ def find_key(path: Path | None, run: Run) -> Key:
     UsageError
         If there is no such file.
     PrerequisiteError
-        If there is no key at all.
+        If there is no key at all, or an agent has several.
     """
     if path is not None:
         return _existing(path, "Name a private key, or the public half of one in an agent.")
@@ -75,10 +90,30 @@ def find_key(path: Path | None, run: Run) -> Key:
     for name in [found for one in _NAMES for found in (one, f"{one}.pub")]:
         if (folder / name).is_file():
             return Key(folder / name)
+    held = _of_agent(run)
+    if len(held) == 1:
+        return Key(None, held[0])
+    if held:
+        raise PrerequisiteError(
+            f"an agent has {len(held)} keys, and none was named",
+            "Put the public half of one into a file, and name it: `ssh-add -L` prints them all, "
+            "--key FILE.",
+        )
     raise PrerequisiteError(
         "there is no SSH key to sign with",
         "Make one with `ssh-keygen -t ed25519`, name one with --key, or set git's user.signingkey.",
     )
+
+
+def _of_agent(run: Run) -> list[str]:
+    """Return the public halves of the keys that an agent holds."""
+    if not os.environ.get("SSH_AUTH_SOCK"):
+        return []
+    try:
+        done = run(["ssh-add", "-L"], timeout=_TIMEOUT_S)
+    except ValskaError:
+        return []
+    return done.stdout.splitlines() if not done.returncode else []
 
 
 def _existing(path: Path, hint: str) -> Key:
@@ -87,7 +122,14 @@ def _existing(path: Path, hint: str) -> Key:
     return Key(path.absolute())
 
 
-def find_trust(signer: str, allowed: Path | None, run: Run) -> Trust:
+def find_trust(
+    signer: str,
+    allowed: Path | None,
+    run: Run,
+    *,
+    revoked: Path | None = None,
+    date: str = "",
+) -> Trust:
     """Return who may sign.
 
     Parameters
@@ -98,14 +140,22 @@ def find_trust(signer: str, allowed: Path | None, run: Run) -> Trust:
         That file, where `signer` is an identity; else git's ``gpg.ssh.allowedSignersFile``.
     run
         Runs programs.
+    revoked
+        Keys that no longer count; else git's ``gpg.ssh.revocationFile``.
+    date
+        See `Trust`.
 
     Raises
     ------
     UsageError
         If there is no identity, no such file, or it cannot be read.
     """
+    if revoked is None and (said := _git("gpg.ssh.revocationFile", run)):
+        revoked = Path(said).expanduser()
+    if revoked is not None:
+        revoked = _readable(revoked, "revoked keys", "The file says which keys no longer count.")
     if allowed is None and Path(signer).is_file():
-        return Trust(_readable(Path(signer)), None)
+        return Trust(_readable(Path(signer)), None, revoked, date)
     if not signer:
         raise UsageError("there is no identity", "Name one, such as a mail address.")
     if allowed is None and (said := _git("gpg.ssh.allowedSignersFile", run)):
@@ -116,17 +166,20 @@ def find_trust(signer: str, allowed: Path | None, run: Run) -> Trust:
             "Name it with --allowed-signers, or set git's gpg.ssh.allowedSignersFile; "
             "a line of it: IDENTITY ssh-ed25519 AAAA…",
         )
-    return Trust(_readable(allowed), signer)
+    return Trust(_readable(allowed), signer, revoked, date)
 
 
-def _readable(allowed: Path) -> Path:
+def _readable(
+    path: Path,
+    what: str = "allowed signers",
+    hint: str = "The file says which key an identity has.",
+) -> Path:
     try:
-        with allowed.open("rb"):
-            return allowed.absolute()
+        with path.open("rb"):
+            return path.absolute()
     except OSError as error:
         raise UsageError(
-            f"the allowed signers cannot be read from {allowed}: {error.strerror}",
-            "The file says which key an identity has.",
+            f"the {what} cannot be read from {path}: {error.strerror}", hint
         ) from error
 
 

@@ -77,17 +77,22 @@ def prepare(
         If it is signed already, or another statement is where that about an archive goes.
     """
     receipt = read_receipt(path)
+    _refuse_signed(path, path if receipt is not None else statement_of(path))
     found = _archive(path, progress) if receipt is None else _receipt(path, receipt)
-    if os.path.lexists(found.signature):
-        raise TakenError(
-            f"{path} is signed already: {found.signature} exists",
-            "`valska verify --signer` says by whom. Move the signature away to sign it again.",
-        )
     if found.signed.exists() and found.signed.read_bytes() != found.data:
         raise TakenError(
             f"{found.signed} exists, and says something else", "Move it away, and sign again."
         )
     return found
+
+
+def _refuse_signed(path: Path, signed: Path) -> None:
+    signature = signature_of(signed)
+    if os.path.lexists(signature):
+        raise TakenError(
+            f"{path} is signed already: {signature} exists",
+            "`valska verify --signer` says by whom. Move the signature away to sign it again.",
+        )
 
 
 def read_receipt(path: Path) -> bytes | None:

@@ -119,9 +119,10 @@ def verify_signature(signed: Path, trust: Trust, *, run: Run = run) -> Signature
     if trust.identity is None:
         wanted, reason = _possible(signature, trust, run)
     for identity in wanted:
-        verified = verify_signer(signed, signature, trust.allowed, identity or "", run)
+        who = identity or ""
+        verified = verify_signer(signed, signature, trust.allowed, who, run, _date(trust))
         if verified.good:
-            return SignatureVerification((), identity, said.key)
+            return _unless_revoked(signed, signature, trust, who, said.key, run)
         reason += verified.text
     finding = _untrusted(signature, trust, said.key, reason, run)
     return SignatureVerification((finding,), None, said.key)
@@ -140,14 +141,37 @@ def _broken(signed: Path, signature: Path, text: str) -> Finding:
     return Finding(FindingKind.ALTERED, signed.name, "the signature is of other bytes")
 
 
+def _date(trust: Trust) -> list[str]:
+    return ["-O", f"verify-time={trust.date}"] if trust.date else []
+
+
+def _unless_revoked(
+    signed: Path, signature: Path, trust: Trust, identity: str, key: str, run: Run
+) -> SignatureVerification:
+    """Look for the key of a good signature among those that no longer count."""
+    if trust.revoked is None:
+        return SignatureVerification((), identity, key)
+    options = [*_date(trust), "-r", str(trust.revoked)]
+    if verify_signer(signed, signature, trust.allowed, identity, run, options).good:
+        return SignatureVerification((), identity, key)
+    detail = f"{trust.revoked.name} revokes {_by(key)}, or cannot be understood"
+    finding = Finding(FindingKind.UNKNOWN_SIGNER, signature.name, detail)
+    return SignatureVerification((finding,), None, key)
+
+
+def _by(key: str) -> str:
+    return "the {} key {}".format(*key.split())
+
+
 def _possible(signature: Path, trust: Trust, run: Run) -> tuple[list[str | None], str]:
-    names, text = find_principals(signature, trust.allowed, run)
-    return list(names), text
+    """Return the identities that a key has; a pattern that shuts some out is none."""
+    names, text = find_principals(signature, trust.allowed, run, _date(trust))
+    return [name for name in names if not name.startswith("!")], text
 
 
 def _untrusted(signature: Path, trust: Trust, key: str, reason: str, run: Run) -> Finding:
     """Say why a good signature does not count."""
-    by = "the {} key {}".format(*key.split())
+    by = _by(key)
     if match := _EXPIRED.search(reason):
         return Finding(FindingKind.EXPIRED_KEY, signature.name, f"{by} was valid until {match[1]}")
     kind = FindingKind.UNKNOWN_SIGNER
@@ -155,7 +179,7 @@ def _untrusted(signature: Path, trust: Trust, key: str, reason: str, run: Run) -
         return Finding(kind, signature.name, f"{by} is not valid before {match[1]}")
     if _PURPOSE.search(reason):
         return Finding(kind, signature.name, f"{by} is not allowed for {NAMESPACE}")
-    others, more = find_principals(signature, trust.allowed, run)
+    others, more = find_principals(signature, trust.allowed, run, _date(trust))
     if trust.identity is not None and others:
         detail = f"{by} is that of {', '.join(others)}, not of {trust.identity}"
         return Finding(FindingKind.WRONG_SIGNER, signature.name, detail)
