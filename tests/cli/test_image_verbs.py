@@ -238,3 +238,21 @@ def test_signer_is_for_certain_images(user, record):
     done = user.process("image", "verify", "--signer", "A" * 40)
     assert done.returncode == 2
     assert "Name them" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "packages", "told"),
+    [
+        ("hello", {"python": {"pip": "24.0"}}, True),
+        ("hello", {"python": {"pip": "24.0", "pyuvsim": "1.4"}}, False),
+        ("hello", {"conda": [{"name": "PyUVSim", "version": "1", "build": None, "channel": None,
+                              "place": "opt"}]}, False),
+        ("pyuvsim", {"python": {"pip": "24.0"}}, False),
+        ("hello", {}, False),
+    ],
+)  # fmt: skip
+def test_an_image_without_the_tool_is_told(user, store, name, packages, told):
+    imagestore.put(store, name=name, packages=packages)
+    made = ("bundle", "pyuvsim", "--template", "hera_small", "--image", name, "-o", "run")
+    said = user.ok(*made).stderr
+    assert ("hello may be the wrong image: it has no package pyuvsim" in said) == told

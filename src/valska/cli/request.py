@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from valska.cli.options import (
     parse_pairs,
     slurm_option,
 )
+from valska.cli.output import note, plain
 from valska.cli.state import state
 from valska.cli.tool_options import take_tool_options
 from valska.external_tools.core.bundling import BundledImage, BundleRequest
@@ -251,9 +253,29 @@ def _image(tool: Tool, settings: Settings) -> BundledImage:
     from valska.external_tools.core.images import resolve_image
     from valska.external_tools.core.images.store import ImageStore
 
-    return resolve_image(
+    image = resolve_image(
         settings.image,
         ImageStore(settings.images),
         definition=tool.definition,
         apptainer=settings.apptainer,
     )
+    _note_other_image(tool, image)
+    return image
+
+
+def _note_other_image(tool: Tool, image: BundledImage) -> None:
+    """Say it if an image is of another definition than the tool's, and has no package of it."""
+    found = [data for role, data in image.files.values() if role == "image-record"]
+    record = json.loads(found[0]) if found else {}
+    packages = record.get("packages") or {}
+    places = [
+        packages.get("python"),
+        *(one["packages"] for one in packages.get("environments", ())),
+    ]
+    names = {name for place in places for name in place or ()}
+    names |= {one["name"] for one in packages.get("conda", ())}
+    of = (record.get("definition") or {}).get("name")
+    if names and of != tool.definition and tool.name not in {name.lower() for name in names}:
+        note(
+            f"Note: {plain(record['name'])} may be the wrong image: it has no package {tool.name}."
+        )
