@@ -297,6 +297,11 @@ def test_only_is_for_sweeps_and_another_sweep_in_its_place_is_refused(user):
     reproduced(user, sweep)
     done, _ = reproduced(user, other, code=2)
     assert "does not reproduce" in done.stderr
+    done, _ = reproduced(user, bundle, code=2)
+    assert "sweep is there, of another reproduction" in done.stderr
+    reproduced(user, bundle, output="of a bundle")
+    done, _ = reproduced(user, sweep, code=2, output="of a bundle")
+    assert "bundle is there, of another reproduction" in done.stderr
 
 
 # --- archives ------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from valska.external_tools.core.site import Site, write_site_env
 from valska.external_tools.core.site_settings import site_of
 from valska.external_tools.core.status import RunStatus, StageState, wait
 from valska.external_tools.core.submission.preparation import prepare
-from valska.external_tools.core.sweep.layout import Sweep
+from valska.external_tools.core.sweep.layout import Sweep, is_sweep
 from valska.external_tools.core.utils import write_atomic, write_json_atomic
 
 log = logging.getLogger(__name__)
@@ -256,14 +256,16 @@ def _reasons(status: RunStatus) -> list[tuple[str, str]]:
 
 def _earlier(wish: Wish) -> Parent | None:
     """Return the bundle that an earlier call has made there; None if there is none."""
-    bundle = wish.place.bundle
+    bundle, sweep = wish.place.bundle, wish.place.sweep.path
+    hint = "Choose another directory with -o DIR."
+    if is_sweep(sweep):
+        raise TakenError(f"{sweep} is there, of another reproduction", hint)
     if not is_bundle(bundle.path):
         return None
     manifest = read_manifest(bundle)
     if manifest.parent != wish.parent.manifest.bundle_id:
         raise TakenError(
-            f"{bundle.path} is there, and does not reproduce {wish.parent.bundle.path}",
-            "Choose another directory with -o DIR.",
+            f"{bundle.path} is there, and does not reproduce {wish.parent.bundle.path}", hint
         )
     return Parent(bundle, manifest)
 

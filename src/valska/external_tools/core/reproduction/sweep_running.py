@@ -23,7 +23,7 @@ from valska.external_tools.core.reproduction.running import Wish, environment_of
 from valska.external_tools.core.reproduction.software import software_notes
 from valska.external_tools.core.reproduction.sweep_reference import SweepParent
 from valska.external_tools.core.reproduction.sweep_replay import recreate_sweep
-from valska.external_tools.core.run_directory import TakenError, ensure_run_dir
+from valska.external_tools.core.run_directory import TakenError, ensure_run_dir, is_bundle
 from valska.external_tools.core.runner import RunnerKind
 from valska.external_tools.core.site import write_site_env
 from valska.external_tools.core.site_settings import site_of
@@ -294,11 +294,14 @@ def _reasons(ended: Ended) -> Mapping[str, Mapping[str, str]]:
 
 def _earlier(wish: SweepWish) -> SweepSide | None:
     """Return the sweep that an earlier call has made there; None if there is none."""
-    path = wish.whole.place.sweep.path
+    place = wish.whole.place
+    path = place.sweep.path
+    hint = "Choose another directory with -o DIR."
+    if is_bundle(place.bundle.path):
+        raise TakenError(f"{place.bundle.path} is there, of another reproduction", hint)
     if not is_sweep(path):
         return None
-    side = read_side(wish.whole.place.sweep)
-    hint = "Choose another directory with -o DIR."
+    side = read_side(place.sweep)
     if side.common.parent != wish.parent.side.manifest.common_seal:
         raise TakenError(f"{path} is there, and does not reproduce {wish.parent.sweep.path}", hint)
     labels = [point.label for point in side.manifest.points]
