@@ -63,7 +63,10 @@ def test_a_key_that_has_expired_or_was_revoked(signer, archive):
     expired = signer.run(*verify)
     assert expired.exit_code == 5
     assert "--signed-on DATE" in expired.stderr
-    done = signer.ok(*verify, "--signed-on", "2024-05-06")
+    done = signer.ok(*verify, "--signed-on", "2024-05-06", "--receipt", "receipt.json")
+    receipt = json.loads((signer.cwd / "receipt.json").read_text())
+    validate(receipt, "receipt-1", "the receipt")
+    assert receipt["subject"]["signed_on"] == "2024-05-06"
     assert "Only presence and sizes were compared" in done.stderr
     (signer.cwd / "revoked").write_text(public)
     revoked = signer.run(*verify, "--signed-on", "2024-05-06", "--revoked", "revoked")

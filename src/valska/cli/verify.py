@@ -152,6 +152,8 @@ def _file(path: Path, fast: bool, trust: Trust | None) -> _Checked:
         checked = _archive(path, fast)
         signed = verify_archive_signature(path, trust, checked.head["sha256"])
     about = {"signer": signed.signer, "key": signed.key}
+    if trust.date:
+        about["signed_on"] = f"{trust.date[:4]}-{trust.date[4:6]}-{trust.date[6:]}"
     return replace(
         checked,
         head={**checked.head, **about},
