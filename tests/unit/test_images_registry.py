@@ -6,6 +6,7 @@ import os
 import socket
 import stat
 import threading
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -575,7 +576,8 @@ class StandIn:
                 for name, value in {"Content-Length": len(body), **headers}.items():
                     self.send_header(name, str(value))
                 self.end_headers()
-                self.wfile.write(body)
+                with suppress(ConnectionError):
+                    self.wfile.write(body)
 
             def log_message(self, *words):
                 pass
