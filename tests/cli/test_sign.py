@@ -76,6 +76,24 @@ def test_a_key_that_has_expired_or_was_revoked(signer, archive):
         assert "needs --signer" in signer.run("verify", archive, *option).stderr
 
 
+def test_a_statement_is_checked_with_its_archive(signer, archive):
+    signer.ok("sign", archive)
+    for suffix in (".intoto.json", ".intoto.json.sig"):
+        done = signer.run("verify", f"{archive.name}{suffix}")
+        assert done.exit_code == 2
+        assert "`valska verify r1.tar.zst --signer WHO`" in done.stderr
+
+
+def test_what_is_no_archive_is_told_in_few_words(signer):
+    signer.write("x.txt", "hello")
+    for verb in ("verify", "sign", "unpack"):
+        done = signer.run(verb, "x.txt")
+        assert done.exit_code == 5
+        assert "missing: README.md" not in done.output
+    done = signer.run("verify", "y.tar.zst")
+    assert (done.exit_code, "no such bundle, sweep, archive or receipt" in done.stderr) == (3, True)
+
+
 GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "sign-an-archive.md"
 
 

@@ -12,7 +12,7 @@ import click
 
 from valska.cli.options import json_option, require_parent
 from valska.cli.output import note, plain, result, result_json, table
-from valska.cli.places import RUN_OR_ARCHIVE
+from valska.cli.places import RUN_OR_ARCHIVE, require_file
 from valska.external_tools.core.errors import UsageError, VerificationError
 from valska.external_tools.core.manifest import read_manifest
 from valska.external_tools.core.outputs import verify_outputs
@@ -85,6 +85,7 @@ def command(
             raise UsageError(f"--{option} needs --signer", "Name an identity, or who may sign.")
     if receipt is not None:
         require_parent(receipt)
+    require_file(path, "bundle, sweep, archive or receipt")
     if path.is_file():
         trust = None if signer is None else _trust(signer, allowed, revoked, date)
         checked = _file(path, fast, trust)
@@ -139,6 +140,7 @@ def _file(path: Path, fast: bool, trust: Trust | None) -> _Checked:
     if trust is None:
         if receipt is not None:
             raise UsageError(f"{path} is a receipt", "Name who has to have signed it: --signer.")
+        _refuse_statement(path)
         return _archive(path, fast)
     from valska.external_tools.core.signing.verification import (
         verify_archive_signature,
@@ -162,6 +164,17 @@ def _file(path: Path, fast: bool, trust: Trust | None) -> _Checked:
         subject={**checked.subject, **about},
         intact=not checked.findings,
     )
+
+
+def _refuse_statement(path: Path) -> None:
+    from valska.external_tools.core.signing.places import archive_of
+
+    archive = archive_of(path)
+    if archive is not None:
+        raise UsageError(
+            f"{path} says something about an archive, and is none",
+            f"It is checked with the archive: `valska verify {archive} --signer WHO`.",
+        )
 
 
 def _receipt(path: Path, data: bytes) -> _Checked:

@@ -68,6 +68,21 @@ def judge_contents(
     return Judgement(found.sorted(), document, judged.units, dict(judged.outputs))
 
 
+def worth_telling(findings: Iterable[Finding], archive: str) -> tuple[Finding, ...]:
+    """Leave out what is missing only because the archive could not be read to its end.
+
+    Parameters
+    ----------
+    findings
+        See `Judgement`.
+    archive
+        The file's name.
+    """
+    found = tuple(findings)
+    broken = any(one.kind is FindingKind.UNREADABLE and one.path == archive for one in found)
+    return tuple(one for one in found if not broken or one.kind is not FindingKind.MISSING)
+
+
 def _check_tags(found: Findings) -> None:
     documents = found.contents.documents
     missing = [name for name in (*places.TAGS, places.TAG_MANIFEST) if name not in documents]

@@ -13,7 +13,7 @@ from valska.external_tools.core.archive.contents import Contents, target_of
 from valska.external_tools.core.archive.document import ArchiveDocument
 from valska.external_tools.core.archive.entries import Limits
 from valska.external_tools.core.archive.errors import ArchiveError
-from valska.external_tools.core.archive.judging import judge_contents
+from valska.external_tools.core.archive.judging import judge_contents, worth_telling
 from valska.external_tools.core.archive.reading import Read, read_archive
 from valska.external_tools.core.archive.tar import Header, Kind
 from valska.external_tools.core.errors import VerificationError
@@ -122,7 +122,7 @@ def _judged(archive: Path, read: Read, directory: Path, output: Path | None) -> 
     """Return what an archive is unpacked to, if all in it is as it was packed."""
     judged = judge_contents(read.contents, more=read.findings)
     if judged.findings or judged.document is None:
-        raise _unsound(archive, judged.findings)
+        raise _unsound(archive, worth_telling(judged.findings, archive.name))
     target = output or directory / check_name(read.top, "the archive's directory")
     _refuse_taken(target)
     return Unpacked(target.absolute(), sum(1 for _ in read.contents.files()), judged.document)

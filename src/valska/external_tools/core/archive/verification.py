@@ -10,9 +10,9 @@ from typing import Any
 import valska
 from valska.external_tools.core.archive.document import ArchiveDocument
 from valska.external_tools.core.archive.entries import Limits
-from valska.external_tools.core.archive.judging import judge_contents
+from valska.external_tools.core.archive.judging import judge_contents, worth_telling
 from valska.external_tools.core.archive.reading import read_archive
-from valska.external_tools.core.seal import Finding, FindingKind
+from valska.external_tools.core.seal import Finding
 from valska.external_tools.core.utils import utc_now_iso
 
 SCHEMA = "receipt-1"
@@ -79,7 +79,7 @@ def verify_archive(
     read = read_archive(path, fast=fast, limits=limits, progress=progress)
     judged = judge_contents(read.contents, fast=fast, more=read.findings)
     return ArchiveVerification(
-        _told(judged.findings, path.name),
+        worth_telling(judged.findings, path.name),
         judged.document,
         read.size,
         read.sha256,
@@ -87,12 +87,6 @@ def verify_archive(
         judged.units,
         judged.outputs,
     )
-
-
-def _told(findings: tuple[Finding, ...], archive: str) -> tuple[Finding, ...]:
-    """Leave out what is missing only because the archive could not be read to its end."""
-    broken = any(one.kind is FindingKind.UNREADABLE and one.path == archive for one in findings)
-    return tuple(one for one in findings if not broken or one.kind is not FindingKind.MISSING)
 
 
 def receipt(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from valska.external_tools.core.archive.document import parse_json
 from valska.external_tools.core.archive.errors import ArchiveError
-from valska.external_tools.core.archive.judging import judge_contents
+from valska.external_tools.core.archive.judging import judge_contents, worth_telling
 from valska.external_tools.core.archive.reading import read_archive
 from valska.external_tools.core.archive.verification import SCHEMA as RECEIPT
 from valska.external_tools.core.errors import VerificationError
@@ -127,7 +127,7 @@ def _archive(path: Path, progress: Callable[[int, int], None]) -> Signable:
     read = read_archive(path, progress=progress)
     judged = judge_contents(read.contents, more=read.findings)
     if judged.findings or judged.document is None or read.sha256 is None:
-        shown = "; ".join(map(str, judged.findings[:_SHOWN]))
+        shown = "; ".join(map(str, worth_telling(judged.findings, path.name)[:_SHOWN]))
         raise VerificationError(
             f"{path} is not as it was packed, and is not signed: {shown}",
             "`valska verify` of it says more.",
