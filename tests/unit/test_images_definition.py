@@ -16,6 +16,7 @@ from valska.external_tools.core.images.definition import (
     rebase,
     shipped_definitions,
 )
+from valska.external_tools.core.images.linting import lint
 
 DIGEST = "a" * 64
 TEXT = f"""\
@@ -128,11 +129,23 @@ def test_a_misspelt_section_has_a_near_miss(written):
     assert "'post'" in caught.value.hint
 
 
-def test_bytes_that_are_no_text_are_refused(tmp_path):
+@pytest.mark.parametrize("data", [b"Bootstrap: \xff\n", b"plain.txt\0\0\0ustar\0"])
+def test_bytes_that_are_no_text_are_refused(tmp_path, data):
     path = tmp_path / "x.def"
-    path.write_bytes(b"Bootstrap: docker\n\xff\xfe")
-    with pytest.raises(DefinitionError, match="UTF-8"):
+    path.write_bytes(data)
+    with pytest.raises(DefinitionError, match="is not text"):
         read_definition(path)
+    (finding,) = lint(path)
+    assert (finding.line, finding.code) == (1, "text")
+
+
+def test_a_directory_is_no_definition(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "pyuvsim").mkdir()
+    with pytest.raises(UsageError, match="folder is a directory"):
+        find_definition("folder")
+    assert find_definition("pyuvsim").is_file()
 
 
 def test_arguments_are_checked(written):

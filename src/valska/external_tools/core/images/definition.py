@@ -24,6 +24,7 @@ from valska.external_tools.core.tool import read_file
 from valska.external_tools.core.utils import package_directory, sha256_bytes
 
 SUFFIX = ".def"
+_NAME_ONE = "Name a definition file; containers/ has some."
 _SECTION = re.compile(r"^\s*%\S+")
 _HEADER = re.compile(r"^\s*[A-Za-z]+\s*:")
 _BASE_LABEL = re.compile(r"^\s*org\.opencontainers\.image\.base\.(?P<what>name|digest)\s")
@@ -120,6 +121,8 @@ def find_definition(reference: str) -> Path:
     name = path.name.removesuffix(SUFFIX)
     if name in shipped and path.parent.name in ("", "containers"):
         return shipped[name]
+    if path.is_dir():
+        raise UsageError(f"{reference} is a directory, not a definition", _NAME_ONE)
     raise UsageError(
         f"no such definition: {reference}",
         did_you_mean(name, shipped) or f"valska comes with: {', '.join(shipped) or 'none'}.",
@@ -136,12 +139,13 @@ def read_definition(path: Path) -> Definition:
     DefinitionError
         If it has no base, more than one stage, or anything else that Apptainer would refuse.
     """
+    data = read_file(path)
     try:
-        text = read_file(path).decode()
+        text = data.decode()
     except UnicodeDecodeError as error:
-        raise DefinitionError(
-            f"{path} is not text in UTF-8", "Name a definition file; containers/ has some."
-        ) from error
+        raise DefinitionError(f"{path} is not text in UTF-8", _NAME_ONE) from error
+    if "\0" in text:
+        raise DefinitionError(f"{path} is not text", _NAME_ONE)
     wrong = check_syntax(text)
     if wrong:
         raise _refuse(path, wrong)

@@ -68,6 +68,9 @@ def lint(path: Path, arguments: Mapping[str, str] | None = None) -> tuple[Findin
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         return (Finding(line, "error", "text", "this is not text in UTF-8"),)
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        return (Finding(line, "error", "text", "this is not text"),)
     facts = _facts(path, text, arguments or {})
     scripts = build_scripts(facts.sections, path.parent)
     found = [*check_syntax(text), *check_facts(facts), *check_lock(facts)]
