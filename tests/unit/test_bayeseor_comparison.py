@@ -7,7 +7,7 @@ import pytest
 from reported import CHAINS, EVIDENCE, REAL
 
 from valska.external_tools.bayeseor import TOOL
-from valska.external_tools.core.comparison.runs import _compare
+from valska.external_tools.core.comparison.runs import _compare, comparer_of
 from valska.external_tools.core.comparison.verdict import (
     OutputFile,
     RunFiles,
@@ -44,7 +44,7 @@ def runs(tmp_path):
 
 
 def compared(runs, **tolerances):
-    found = _compare("bayeseor", *map(run_of, runs), Tolerances(**tolerances))
+    found = _compare(comparer_of("bayeseor"), *map(run_of, runs), Tolerances(**tolerances))
     return {one.path: one for one in found}
 
 
