@@ -37,7 +37,7 @@ test: export VALSKA_CRATE_PYTHON = $(CURDIR)/$(CRATE)/bin/python
 test: install $(CRATE_STAMP) ## All tests, against real Apptainer and real Slurm (set up here on Debian as root)
 	@tests/cluster/up.sh
 	@PATH="$(CURDIR)/$(BIN):$$PATH" containers/build-images.sh pyuvsim || [[ -z $$VALSKA_REQUIRE_SERVICES ]]
-	$(PYTEST) -n 6 --dist loadfile $(ARGS)
+	$(PYTEST) -n 6 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-unit: install ## Only the tests that need no service
 	$(PYTEST) -n 2 --dist loadfile tests/unit tests/cli $(ARGS)

@@ -1,7 +1,4 @@
-"""The same answer again: real runs archived, moved, and run elsewhere by somebody else.
-
-The commands of docs/how-to/reproduce.md too.
-"""
+"""The same answer again: real runs archived, moved, and run elsewhere by somebody else."""
 
 import json
 import os
@@ -15,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from account import Account
-from howto import Page
 from registries import Registry
 from services import unavailable
 from smallslurm import SmallSlurm
@@ -308,19 +304,6 @@ def test_points_for_which_there_is_no_room_are_sent_while_it_waits(narrow):
     (point,) = comparison(place)["points"]
     assert [stage["new"] for stage in point["stages"]] == ["failed", "not run"]
     assert "exit code 1" in point["stages"][0]["reason"]
-
-
-@pytest.mark.slurm
-def test_the_page(slurm, account, pyuvsim_image):
-    user = account.in_directory("page")
-    page = Page("reproduce", user)
-    assert "# Verdict: identical" in page.go_on("cat run-reproduction")
-    assert page.go_on("valska archive run").splitlines()[-1] == "identical"
-    assert page.go_on("valska archive survey").splitlines()[-1].startswith("Compared by valska")
-    assert page.go_on("--only Ntimes_1").splitlines()[-1] == "identical"
-    assert page.go_on("--outputs").splitlines()[-1] == "identical"
-    assert page.go_on("they differ").splitlines()[-1] == "they differ"
-    assert page.done == len(page.blocks)
 
 
 @pytest.mark.bayeseor
