@@ -112,3 +112,38 @@ def test_what_has_not_run_is_incomplete_and_what_is_not_there_too(tmp_path):
     only = compare_sweeps(side, other, labels=["a"], now=NOW)
     assert ([one.label for one in only.points], only.left_out) == (["a"], ("b",))
     assert to_json(replace(only, notes=("x",)))["notes"] == ["x"]
+
+
+def shared(label, **more):
+    return point(label, place=f"shared/{label}", values={}, **more)
+
+
+def test_a_point_needs_outputs_of_its_own_or_of_what_it_shares():
+    from valska.external_tools.core.comparison.sweeps import _with_shared
+    from valska.external_tools.core.comparison.verdict import OutputComparison
+
+    output = OutputComparison(path="x", verdict=Verdict.IDENTICAL, method="bytes")
+    one = point("a", shared={"count": "work"})
+    told = _with_shared(one, {"work": shared("work", outputs=(output,))})
+    assert (told.verdict, told.notes) == (Verdict.IDENTICAL, ())
+    told = _with_shared(one, {"work": shared("work")})
+    assert told.verdict is Verdict.INCOMPLETE
+    assert told.notes == ("the reference has no outputs to compare with",)
+
+
+def test_a_point_on_some_of_the_axes_that_only_one_sweep_has_is_told():
+    from valska.external_tools.core.comparison.sweep_intent import _told_by_axes
+    from valska.external_tools.core.sweep.document import PointEntry
+
+    def told(values, own, other):
+        axes = [
+            {key: {str(n): n for n in each} for key, each in one.items()} for one in (own, other)
+        ]
+        return _told_by_axes(PointEntry("p", values, {}, "", ""), *axes)
+
+    both = {"x": [1, 2], "y": [3]}
+    assert not told({"x": 1}, both, both)
+    assert not told({"x": 2, "y": 3}, both, both)
+    assert told({"x": 1}, {"x": [1, 2]}, both)
+    assert told({"x": 1, "y": 3}, both, {"x": [1, 2]})
+    assert told({"x": 2}, both, {"x": [1], "y": [3]})

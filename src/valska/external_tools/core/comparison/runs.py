@@ -30,6 +30,8 @@ from valska.external_tools.core.seal import seal_of
 from valska.external_tools.core.tool import Compares, load_tool
 from valska.external_tools.core.utils import utc_now_iso
 
+NO_OUTPUTS = "the reference has no outputs to compare with"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunIdentity:
@@ -268,4 +270,4 @@ def _notes(reference: Written, new: Written) -> Iterator[str]:
     for name, one in (("reference", reference), ("new run", new)):
         yield from (f"{name}: {note}" for note in one.notes)
     if not reference.files.files:
-        yield "the reference has no outputs to compare with"
+        yield NO_OUTPUTS

@@ -15,6 +15,9 @@ from valska.external_tools.core.utils import load_json
 
 _PERTURBED = " times 1 +"
 
+Axes = Mapping[str, Mapping[str, Any]]
+"""Key to the values that points have of it, by their texts."""
+
 
 def compare_sweep_intent(a: SweepSide, b: SweepSide) -> tuple[Difference, ...]:
     """Compare what two sweeps were to do.
@@ -76,19 +79,20 @@ def _points(a: SweepSide, b: SweepSide) -> Iterator[Difference]:
     mine, theirs = _by_content(a), _by_content(b)
     axes = [_values_of(side) for side in (a, b)]
     for key, point in mine.items():
-        if key not in theirs and _on_axes(point, axes[1]):
+        if key not in theirs and not _told_by_axes(point, axes[0], axes[1]):
             yield Difference(Kind.POINT, _described(point), point.label, None, science=True)
     for key, point in theirs.items():
-        if key not in mine and _on_axes(point, axes[0]):
+        if key not in mine and not _told_by_axes(point, axes[1], axes[0]):
             yield Difference(Kind.POINT, _described(point), None, point.label, science=True)
 
 
-def _on_axes(point: PointEntry, axes: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Return whether axes have all values of a point, so that they do not say that it is new."""
+def _told_by_axes(point: PointEntry, own: Axes, other: Axes) -> bool:
+    """Return whether an axis says why the other sweep does not have a point."""
     given = _set_by(point)
-    return given.keys() == axes.keys() and all(
-        json.dumps(value, sort_keys=True) in axes[key] for key, value in given.items()
+    lacking = any(
+        json.dumps(value, sort_keys=True) not in other.get(key, {}) for key, value in given.items()
     )
+    return lacking or not other.keys() - given.keys() <= own.keys()
 
 
 def _described(point: PointEntry) -> str:

@@ -15,14 +15,20 @@ from valska.external_tools.core.comparison.intent import (
     compare_intent,
     require_same_tool,
 )
-from valska.external_tools.core.comparison.runs import StageStates, comparer_of, judge, software_of
+from valska.external_tools.core.comparison.runs import (
+    NO_OUTPUTS,
+    StageStates,
+    comparer_of,
+    judge,
+    software_of,
+)
 from valska.external_tools.core.comparison.verdict import (
     OutputComparison,
     Tolerances,
     Verdict,
     worst,
 )
-from valska.external_tools.core.comparison.written import Written, read_unit
+from valska.external_tools.core.comparison.written import COMPLETED, Written, read_unit
 from valska.external_tools.core.manifest import Manifest
 from valska.external_tools.core.sweep.document import (
     PointEntry,
@@ -280,12 +286,13 @@ class _Pairs:
             self._reasons.get(entry.place),
         )
         there = self._there[entry.place]
+        nothing = not found.outputs and _all_completed(found.stages)
         return UnitComparison(
-            verdict=found.verdict if old.states else Verdict.IDENTICAL,
+            verdict=Verdict.IDENTICAL if nothing else found.verdict,
             new=UnitIdentity(there.bundle_id, there.seal),
             stages=found.stages,
             outputs=found.outputs,
-            notes=found.notes if old.states else (),
+            notes=tuple(one for one in found.notes if one != NO_OUTPUTS or not nothing),
             **_described(entry),
         )
 
@@ -330,8 +337,15 @@ def _own_stages(common: Manifest, entry: Entry) -> tuple[Any, ...]:
     return tuple(stage for stage in common.stages if stage.name not in entry.shared)
 
 
+def _all_completed(stages: Iterable[StageStates]) -> bool:
+    return all({one.reference, one.new} == {COMPLETED} for one in stages)
+
+
 def _with_shared(point: UnitComparison, shared: Mapping[str, UnitComparison]) -> UnitComparison:
+    """Return a point with the verdicts of the work that it shares; one of them has outputs."""
     used = [shared[label] for label in dict.fromkeys(point.shared.values())]
+    if not any(one.outputs for one in (point, *used)) and point.verdict is Verdict.IDENTICAL:
+        point = replace(point, verdict=Verdict.INCOMPLETE, notes=(*point.notes, NO_OUTPUTS))
     bad = [one for one in used if one.verdict is not Verdict.IDENTICAL]
     if not bad:
         return point
