@@ -241,6 +241,63 @@ def test_an_altered_output_of_the_reference_is_no_result(user):
     assert not point["outputs"][0]["reference"]["there"]
 
 
+def reseal(sweep, label, text):
+    """Give a point another configuration, with manifests, seals and a bundle id that agree."""
+    from valska.external_tools.core.manifest import bundle_id
+    from valska.external_tools.core.sweep.document import read_common
+    from valska.external_tools.core.sweep.layout import Sweep
+    from valska.external_tools.core.utils import sha256_file
+
+    unit, common = sweep / "points" / label, read_common(Sweep(sweep))
+    config, manifest, sums = unit / "config/lines.yaml", unit / "manifest.json", unit / "SHA256SUMS"
+    config.write_text(config.read_text() + text)
+    known = json.loads(manifest.read_text())
+    digests = {one.name: one.sha256 for one in common.inputs}
+    content = {"lines.yaml": config.read_bytes()}
+    known["bundle_id"] = bundle_id(common.tool, content, common.stages, digests, None)
+    known["files"][0] |= {"sha256": sha256_file(config), "size": config.stat().st_size}
+    manifest.write_text(json.dumps(known))
+    paths = [line[66:] for line in sums.read_text().splitlines()]
+    sums.write_text("".join(f"{sha256_file(unit / path)}  {path}\n" for path in paths))
+    data = sweep_of(sweep)
+    (entry,) = [one for one in data["points"] if one["label"] == label]
+    entry |= {"bundle_id": known["bundle_id"], "seal": sha256_file(sums)}
+    (sweep / "sweep_manifest.json").write_text(json.dumps(data))
+
+
+def test_an_earlier_reproduction_of_points_that_were_others_is_not_taken(user):
+    sweep = ran(user, "--values", "run=true,echo", "--override", "share=all")
+    _, place = reproduced(user, sweep)
+    written = (place / "comparison.json").read_bytes()
+    label = sweep_of(sweep)["points"][0]["label"]
+    reseal(sweep, label, "# another\n")
+    done, _ = reproduced(user, sweep, code=2)
+    assert f"its points/{label} has another bundle id than the reference's" in done.stderr
+    assert (place / "comparison.json").read_bytes() == written
+
+
+def test_what_ran_under_another_seal_is_no_result(user):
+    sweep = ran(user, "--values", "run=true,echo", "--override", "share=all")
+    labels = [one["label"] for one in sweep_of(sweep)["points"]]
+    reseal(sweep, labels[0], "# another\n")
+    _, place = reproduced(user, sweep, code=5)
+    data = comparison(place)
+    assert verdicts(data) == {labels[0]: "incomplete", labels[1]: "identical"}
+    (stage,) = data["points"][0]["stages"]
+    assert (stage["reference"], stage["new"]) == ("completed under another seal", "completed")
+
+
+def test_other_numbers_of_ranks_are_no_continuation(user):
+    sweep = ran(user, "--values", "run=true,echo", "--override", "share=all")
+    _, place = reproduced(user, sweep, "--no-wait")
+    path = place / "sweep/common.json"
+    data = json.loads(path.read_text())
+    data["stages"][0]["ranks"] = 2
+    path.write_text(json.dumps(data))
+    done, _ = reproduced(user, sweep, code=2)
+    assert "with other numbers of MPI ranks" in done.stderr
+
+
 def test_a_manifest_that_contradicts_its_id_is_not_reproduced(user):
     from valska.external_tools.core.utils import sha256_file
 

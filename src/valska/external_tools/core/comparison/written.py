@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from valska.external_tools.core.comparison.verdict import OutputFile, RunFiles
 from valska.external_tools.core.manifest import Manifest, read_manifest
 from valska.external_tools.core.outputs import verify_outputs
-from valska.external_tools.core.records import read_records
+from valska.external_tools.core.records import StageRecord, read_records
 from valska.external_tools.core.run_directory import Bundle
-from valska.external_tools.core.seal import Finding, FindingKind
+from valska.external_tools.core.seal import Finding, FindingKind, seal_of
 from valska.external_tools.core.sweep.layout import Sweep
 
 COMPLETED = "completed"
 NEVER_RUN = "not run"
+OTHER_SEAL = "completed under another seal"
+"""How far a stage came that ran before a sealed file was altered and sealed again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ def read_unit(unit: Bundle, manifest: Manifest, fast: bool = False) -> Written:
     notes = [str(finding) for finding in findings if finding.kind is not FindingKind.MISSING]
     return Written(
         RunFiles(unit.outputs, manifest.section, dict(sorted(files.items()))),
-        _states(unit, manifest, {record.stage for record in completed}),
+        _states(unit, manifest, completed),
         (*notes, *_gone(findings)),
     )
 
@@ -105,13 +107,14 @@ def _units(bundle: Bundle, manifest: Manifest) -> Iterator[tuple[Bundle, Manifes
             yield unit, read_manifest(unit)
 
 
-def _states(unit: Bundle, manifest: Manifest, completed: set[str]) -> dict[str, str]:
-    records = read_records(unit)
+def _states(unit: Bundle, manifest: Manifest, completed: Iterable[StageRecord]) -> dict[str, str]:
+    records, seal = read_records(unit), seal_of(unit)
+    done = {one.stage: COMPLETED if one.seal == seal else OTHER_SEAL for one in completed}
     states = {}
     for stage in manifest.stages:
         newest = records.latest(stage.name)
         state = newest.state.value if newest else NEVER_RUN
-        states[stage.name] = COMPLETED if stage.name in completed else state
+        states[stage.name] = done.get(stage.name, state)
     return states
 
 

@@ -124,7 +124,7 @@ def recreate(
     request, replayed = request_again(parent, place, site, image, environment, ranks or {})
     bundle = create(Draft(request, replayed.inputs, replayed.planned, place.absolute()))
     made = Parent(bundle, read_manifest(bundle))
-    _check(parent, made, ranks)
+    check_made(parent, made, ranks)
     return made
 
 
@@ -133,7 +133,20 @@ def must_agree(parent: Manifest, made: Manifest, ranks: Mapping[str, int] | None
     return software_of(parent) == software_of(made) and not ranks
 
 
-def _check(parent: Parent, made: Parent, ranks: Mapping[str, int] | None) -> None:
+def has_ranks(parent: Manifest, made: Manifest, ranks: Mapping[str, int] | None) -> bool:
+    """Return whether what was made has the parent's MPI ranks, but for those that are asked for."""
+    wanted = {one.name: (ranks or {}).get(one.name, one.ranks) for one in parent.stages}
+    return wanted == {one.name: one.ranks for one in made.stages}
+
+
+def check_made(parent: Parent, made: Parent, ranks: Mapping[str, int] | None) -> None:
+    """Refuse what was made with the same software and has not the parent's bundle id.
+
+    Raises
+    ------
+    VerificationError
+        If it has not.
+    """
     same = made.manifest.bundle_id == parent.manifest.bundle_id
     if not same and must_agree(parent.manifest, made.manifest, ranks):
         raise VerificationError(

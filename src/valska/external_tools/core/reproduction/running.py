@@ -20,7 +20,7 @@ from valska.external_tools.core.errors import PrerequisiteError
 from valska.external_tools.core.jobs import Submission, submit
 from valska.external_tools.core.manifest import Manifest, read_manifest
 from valska.external_tools.core.reproduction.images import ELSEWHERE, Found, Source, find_image
-from valska.external_tools.core.reproduction.replay import Parent, recreate
+from valska.external_tools.core.reproduction.replay import Parent, check_made, has_ranks, recreate
 from valska.external_tools.core.reproduction.software import software_notes
 from valska.external_tools.core.run_directory import Bundle, TakenError, ensure_run_dir, is_bundle
 from valska.external_tools.core.runner import RunnerKind
@@ -267,7 +267,11 @@ def _earlier(wish: Wish) -> Parent | None:
         raise TakenError(
             f"{bundle.path} is there, and does not reproduce {wish.parent.bundle.path}", hint
         )
-    return Parent(bundle, manifest)
+    if not has_ranks(wish.parent.manifest, manifest, wish.ranks):
+        raise TakenError(f"{bundle.path} is there, with other numbers of MPI ranks", hint)
+    made = Parent(bundle, manifest)
+    check_made(wish.parent, made, wish.ranks)
+    return made
 
 
 def environment_of(site: Site, manifest: Manifest) -> CondaEnvironment | None:

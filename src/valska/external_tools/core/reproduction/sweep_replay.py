@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -83,15 +83,19 @@ def recreate_sweep(
     return found
 
 
-def _require_same_ids(parent: SweepParent, made: SweepSide) -> None:
+def other_units(parent: SweepParent, made: SweepSide) -> Iterator[Entry]:
+    """Yield what is reproduced and has not the same bundle id in a sweep that was made."""
     new = {one.place: one.bundle_id for one in made.units}
-    for entry in parent.units:
-        if new.get(entry.place) != entry.bundle_id:
-            raise VerificationError(
-                f"{made.sweep.path}/{entry.place} has not the bundle id {entry.bundle_id[:12]} "
-                "of what it reproduces",
-                "Something changed while it was made; remove it and try again.",
-            )
+    yield from (entry for entry in parent.units if new.get(entry.place) != entry.bundle_id)
+
+
+def _require_same_ids(parent: SweepParent, made: SweepSide) -> None:
+    for entry in other_units(parent, made):
+        raise VerificationError(
+            f"{made.sweep.path}/{entry.place} has not the bundle id {entry.bundle_id[:12]} "
+            "of what it reproduces",
+            "Something changed while it was made; remove it and try again.",
+        )
 
 
 class _Drafting:

@@ -18,11 +18,11 @@ from valska.external_tools.core.comparison.written import COMPLETED, read_writte
 from valska.external_tools.core.errors import PrerequisiteError, SubmissionError
 from valska.external_tools.core.manifest import read_manifest
 from valska.external_tools.core.reproduction.images import Found
-from valska.external_tools.core.reproduction.replay import Parent
+from valska.external_tools.core.reproduction.replay import Parent, has_ranks, must_agree
 from valska.external_tools.core.reproduction.running import Wish, environment_of, image_of
 from valska.external_tools.core.reproduction.software import software_notes
 from valska.external_tools.core.reproduction.sweep_reference import SweepParent
-from valska.external_tools.core.reproduction.sweep_replay import recreate_sweep
+from valska.external_tools.core.reproduction.sweep_replay import other_units, recreate_sweep
 from valska.external_tools.core.run_directory import TakenError, ensure_run_dir, is_bundle
 from valska.external_tools.core.runner import RunnerKind
 from valska.external_tools.core.site import write_site_env
@@ -309,5 +309,14 @@ def _earlier(wish: SweepWish) -> SweepSide | None:
         more = f" and {len(labels) - _LABELS} more" if len(labels) > _LABELS else ""
         raise TakenError(
             f"{path} is there, with other points: {', '.join(labels[:_LABELS])}{more}", hint
+        )
+    ranks, common = wish.whole.ranks, wish.parent.side.common
+    if not has_ranks(common, side.common, ranks):
+        raise TakenError(f"{path} is there, with other numbers of MPI ranks", hint)
+    other = next(other_units(wish.parent, side), None)
+    if other is not None and must_agree(common, side.common, ranks):
+        raise TakenError(
+            f"{path} is there, and its {other.place} has another bundle id than the reference's",
+            hint,
         )
     return side
