@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ Only where no other thread runs: a process is not safely forked beside one.
 """
 
 _MOST_PROCESSES = 8
+_DIES_WITH_PARENT = 1
+"""``PR_SET_PDEATHSIG`` of prctl(2)."""
 
 
 def digest_files(paths: Sequence[str]) -> Iterator[str | OSError]:
@@ -26,22 +29,50 @@ def digest_files(paths: Sequence[str]) -> Iterator[str | OSError]:
     paths
         The files.
     """
-    processors = os.cpu_count() or 1
-    if len(paths) < 2 or processors == 1:
+    workers = min(len(os.sched_getaffinity(0)), len(paths))
+    if workers < 2:
         yield from map(_digest, paths)
-    elif len(paths) < MANY or threading.active_count() > 1:
-        from concurrent.futures import ThreadPoolExecutor
+        return
+    done = 0
+    if len(paths) >= MANY and threading.active_count() == 1:
+        for digest in _by_processes(paths, min(workers, _MOST_PROCESSES)):
+            done += 1
+            yield digest
+    from concurrent.futures import ThreadPoolExecutor
 
-        with ThreadPoolExecutor(min(processors, len(paths))) as threads:
-            yield from threads.map(_digest, paths)
-    else:
-        from concurrent.futures import ProcessPoolExecutor
-        from multiprocessing import get_context
+    with ThreadPoolExecutor(workers) as threads:
+        yield from threads.map(_digest, paths[done:])
 
-        count = min(processors, _MOST_PROCESSES)
-        chunk = min(len(paths) // (4 * count), MANY)
-        with ProcessPoolExecutor(count, mp_context=get_context("fork")) as processes:
-            yield from processes.map(_digest, paths, chunksize=chunk)
+
+def _by_processes(paths: Sequence[str], count: int) -> Iterator[str | OSError]:
+    """Yield digests for as long as processes can be had: not where there are no semaphores."""
+    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+    from multiprocessing import get_context
+
+    chunk = min(len(paths) // (4 * count), MANY) or 1
+    try:
+        pool = ProcessPoolExecutor(
+            count, mp_context=get_context("fork"), initializer=_begin, initargs=(os.getpid(),)
+        )
+    except (OSError, ImportError):
+        return
+    with pool:
+        try:
+            yield from pool.map(_digest, paths, chunksize=chunk)
+        except BrokenProcessPool:
+            return
+
+
+def _begin(parent: int) -> None:
+    """Have this process end when it is told to, and when its parent has ended."""
+    import ctypes
+
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(_DIES_WITH_PARENT, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def _digest(path: str) -> str | OSError:
