@@ -158,6 +158,17 @@ def test_a_point_that_fails_is_incomplete_with_its_reason_and_the_next_call_goes
     assert records == {**dict.fromkeys(records, 1), bad: 2}
 
 
+def test_a_point_that_failed_in_the_reference_is_incomplete_not_different(user, flag):
+    flag.unlink()
+    values = f"run=true,test -e {flag}"
+    sweep = ran(user, "--values", values, "--override", "share=all", code=1)
+    flag.write_text("")
+    done, place = reproduced(user, sweep, code=5)
+    bad = label_with(sweep, "test -e")
+    assert "double is failed in the reference, completed now" in done.stdout
+    assert verdicts(comparison(place))[bad] == "incomplete"
+
+
 def test_the_same_command_goes_on_and_runs_nothing_twice(user):
     sweep = ran(user)
     done, place = reproduced(user, sweep, "--no-wait")
@@ -442,3 +453,12 @@ def test_a_manifest_that_names_a_file_outside_is_refused(user):
 def test_inputs_that_were_left_out_are_missed(user, archive):
     done, _ = reproduced(user, archive(ran(user), "--inputs", "none"), code=3)
     assert "left out of the archive" in done.stderr
+
+
+def test_what_is_no_archive_leaves_nothing_behind(user):
+    user.write("plain.txt", "no archive\n")
+    _, place = reproduced(user, "plain.txt", code=5)
+    assert not place.exists()
+    place.mkdir()
+    reproduced(user, "plain.txt", code=5)
+    assert list(place.iterdir()) == []

@@ -181,7 +181,7 @@ def judge(
         See `compare_runs`.
     """
     stages = tuple(_stages(reference, new, reasons or {}))
-    outputs = _compare(comparing, reference.files, new.files, tolerances)
+    outputs = _compare(comparing, reference, new, tolerances)
     missing = [Verdict.INCOMPLETE for one in stages if {one.reference, one.new} != {COMPLETED}]
     return Judged(
         worst([*missing, *(one.verdict for one in outputs)]),
@@ -198,16 +198,17 @@ def _stages(reference: Written, new: Written, reasons: Mapping[str, str]) -> Ite
 
 
 def _compare(
-    comparing: Compares | None, reference: RunFiles, new: RunFiles, tolerances: Tolerances
+    comparing: Compares | None, reference: Written, new: Written, tolerances: Tolerances
 ) -> tuple[OutputComparison, ...]:
     """Compare bytes first, then what the tool knows, then the rest by its format."""
-    found = {one.path: one for one in _same_bytes(reference, new)}
-    mine, theirs = (without(files, set(found)) for files in (reference, new))
+    found = {one.path: one for one in _same_bytes(reference.files, new.files)}
+    mine, theirs = (without(one.files, set(found)) for one in (reference, new))
+    whole = set(reference.states.values()) <= {COMPLETED}
     if comparing is not None:
         found |= {one.path: one for one in comparing.compare(mine, theirs, tolerances)}
     covered = {path for one in found.values() for path in (one.path, *one.covers)}
     for path in sorted({*mine.files, *theirs.files} - covered):
-        found[path] = _one(path, mine.files.get(path), theirs.files.get(path), tolerances)
+        found[path] = _one(path, mine.files.get(path), theirs.files.get(path), tolerances, whole)
     return tuple(found[path] for path in sorted(found))
 
 
@@ -229,15 +230,19 @@ def comparer_of(tool: str) -> Compares | None:
 
 
 def _one(
-    path: str, reference: OutputFile | None, new: OutputFile | None, tolerances: Tolerances
+    path: str,
+    reference: OutputFile | None,
+    new: OutputFile | None,
+    tolerances: Tolerances,
+    whole: bool,
 ) -> OutputComparison:
+    """Compare an output; `whole` is whether the reference completed, and so would have it."""
     if reference is not None and new is not None:
         return compare_file(reference, new, tolerances)
-    missing = new is None
-    note = "the new run did not write it" if missing else "only the new run wrote it"
+    note = "the new run did not write it" if new is None else "only the new run wrote it"
     return OutputComparison(
         path=path,
-        verdict=Verdict.INCOMPLETE if missing else Verdict.DIFFERENT,
+        verdict=Verdict.DIFFERENT if new is not None and whole else Verdict.INCOMPLETE,
         method=BYTES,
         notes=(note,),
         reference=reference,

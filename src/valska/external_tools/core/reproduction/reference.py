@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,12 @@ from valska.external_tools.core.archive import places
 from valska.external_tools.core.archive.container import TRAILER_BYTES
 from valska.external_tools.core.archive.document import ArchiveDocument, parse_document
 from valska.external_tools.core.archive.unpacking import unpack_archive
-from valska.external_tools.core.errors import PrerequisiteError, UsageError, VerificationError
+from valska.external_tools.core.errors import (
+    PrerequisiteError,
+    UsageError,
+    ValskaError,
+    VerificationError,
+)
 from valska.external_tools.core.kit.supplies import Supplies
 from valska.external_tools.core.manifest import Manifest, read_manifest
 from valska.external_tools.core.reproduction.replay import Parent, check_science
@@ -174,13 +180,30 @@ def _unpack(path: Path, unpacked: Path, progress: Callable[[int, int], None]) ->
         file.seek(max(path.stat().st_size - TRAILER_BYTES, 0))
         mark = {"archive": path.name, "end": file.read().hex()}
     if not unpacked.is_dir():
-        unpacked.parent.mkdir(parents=True, exist_ok=True)
-        write_json_atomic(note, mark)
-        unpack_archive(path, unpacked.parent, unpacked, progress=progress)
+        with _nothing_left(note):
+            write_json_atomic(note, mark)
+            unpack_archive(path, unpacked.parent, unpacked, progress=progress)
     elif not note.is_file() or load_json(note)["end"] != mark["end"]:
         raise TakenError(
             f"{unpacked} was not unpacked from {path}", "Choose another directory with -o DIR."
         )
+
+
+@contextmanager
+def _nothing_left(note: Path) -> Iterator[None]:
+    """Make the directory of a note; leave neither behind if what follows is refused."""
+    made = not note.parent.exists()
+    note.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except TakenError:
+        raise
+    except ValskaError:
+        note.unlink(missing_ok=True)
+        if made:
+            with suppress(OSError):
+                note.parent.rmdir()
+        raise
 
 
 def _in_archive(top: Path) -> Located | LocatedSweep:
