@@ -67,6 +67,31 @@ def test_a_receipt_is_written(user, bundle, archive, kind):
     assert user.run("verify", user.cwd, "--receipt", "x.json").exit_code == 2
 
 
+def test_a_receipt_replaces_only_a_receipt(user, bundle, archive):
+    statement = user.write("r1.tar.zst.intoto.json", "{}\n")
+    (user.cwd / "link").symlink_to(bundle / "logs")
+    (user.cwd / "loose").symlink_to("nothing")
+    before = {path: path.read_bytes() for path in user.cwd.rglob("*") if path.is_file()}
+    taken = (archive, statement, "loose", bundle / "SHA256SUMS", bundle / "new.json", "link/new")
+    for what in (archive, bundle):
+        for place in taken:
+            assert user.run("verify", what, "--receipt", place).exit_code == 2, place
+    assert {path: path.read_bytes() for path in user.cwd.rglob("*") if path.is_file()} == before
+    user.ok("verify", bundle)
+    user.ok("verify", archive, "--receipt", "receipt.json")
+    user.ok("verify", bundle, "--receipt", bundle / ".." / "receipt.json")
+    assert json.loads((user.cwd / "receipt.json").read_text())["kind"] == "bundle"
+    user.write("receipt.json.sig", "a signature")
+    assert user.run("verify", bundle, "--receipt", "receipt.json").exit_code == 2
+
+
+def test_a_place_for_a_receipt_is_refused_before_the_verification(user, archive):
+    archive.write_bytes(archive.read_bytes()[:-100])
+    done = user.run("verify", archive, "--receipt", archive)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "is no receipt" in done.stderr
+
+
 def test_an_altered_archive_ends_with_5_and_a_receipt(user, archive):
     data = bytearray(archive.read_bytes())
     data[len(data) // 2] ^= 1

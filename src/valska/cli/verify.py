@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -17,13 +18,22 @@ from valska.external_tools.core.errors import UsageError, VerificationError
 from valska.external_tools.core.manifest import read_manifest
 from valska.external_tools.core.outputs import verify_outputs
 from valska.external_tools.core.records import StageRecord
-from valska.external_tools.core.run_directory import Bundle, is_bundle, open_bundle
+from valska.external_tools.core.run_directory import (
+    Bundle,
+    TakenError,
+    is_bundle,
+    open_bundle,
+    refuse_inside,
+)
 from valska.external_tools.core.seal import Finding, FindingKind, seal_of, verify_bundle
 from valska.external_tools.core.sweep.layout import Sweep, is_sweep, open_sweep, sweep_of
 
 if TYPE_CHECKING:
     from valska.external_tools.core.results import Result
     from valska.external_tools.core.signing.keys import Trust
+
+_FIRST_DAY = datetime(1970, 1, 2)
+"""The first whose beginning is after that of Unix time everywhere; ssh-keygen takes none before."""
 
 
 @click.command("verify")
@@ -33,7 +43,7 @@ if TYPE_CHECKING:
     "--receipt",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Write what was checked, when, and the result, as JSON.",
+    help="Write what was checked, when, and the result, as JSON; an earlier receipt is replaced.",
 )
 @click.option(
     "--signer",
@@ -83,9 +93,9 @@ def command(
     for option, value in (("allowed-signers", allowed), ("revoked", revoked), ("signed-on", date)):
         if value is not None and signer is None:
             raise UsageError(f"--{option} needs --signer", "Name an identity, or who may sign.")
-    if receipt is not None:
-        require_parent(receipt)
     require_file(path, "bundle, sweep, archive or receipt")
+    if receipt is not None:
+        _check_receipt(receipt, path)
     if path.is_file():
         trust = None if signer is None else _trust(signer, allowed, revoked, date)
         checked = _file(path, fast, trust)
@@ -128,6 +138,11 @@ def _trust(signer: str, allowed: Path | None, revoked: Path | None, date: dateti
     from valska.external_tools.core.process import run
     from valska.external_tools.core.signing.keys import find_trust
 
+    if date is not None and not _FIRST_DAY <= date <= datetime.now():
+        raise UsageError(
+            f"nothing can have been signed on {date:%Y-%m-%d}",
+            "Name the day on which it was, not later than today: --signed-on 2026-03-01.",
+        )
     day = date.strftime("%Y%m%d") if date else ""
     return find_trust(signer, allowed, run, revoked=revoked, date=day)
 
@@ -209,11 +224,26 @@ def _archive(path: Path, fast: bool) -> _Checked:
     return _Checked(path, head, found.findings, found.outputs, tuple(said), "archive", subject)
 
 
+def _check_receipt(path: Path, checked: Path) -> None:
+    """Check, before anything is verified, that a receipt of it may be written at a path."""
+    from valska.external_tools.core.signing.making import read_receipt
+    from valska.external_tools.core.signing.places import signature_of
+
+    if checked.is_file() and read_receipt(checked) is not None:
+        raise UsageError("--receipt is not for a receipt", "Name an archive, a bundle or a sweep.")
+    require_parent(path)
+    refuse_inside(path.parent.resolve() / path.name)
+    if not os.path.lexists(path):
+        return
+    if not path.is_file() or read_receipt(path) is None:
+        raise TakenError(f"{path} exists, and is no receipt", "Choose another name.")
+    if os.path.lexists(signature_of(path)):
+        raise TakenError(f"{path} is a receipt that is signed", "Choose another name.")
+
+
 def _write_receipt(path: Path | None, checked: _Checked, fast: bool) -> None:
     if path is None:
         return
-    if checked.kind == "receipt":
-        raise UsageError("--receipt is not for a receipt", "Name an archive, a bundle or a sweep.")
     from valska.external_tools.core.archive.verification import receipt
     from valska.external_tools.core.utils import write_json_atomic
 
