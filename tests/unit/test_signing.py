@@ -478,9 +478,25 @@ def test_the_first_default_key_is_taken(alone, keys):
     assert "ssh-keygen -t ed25519" in caught.value.hint
     settings(gpg__format="openpgp", user__signingkey="ABCD1234")
     (alone / ".ssh").mkdir()
-    for name in ("id_rsa", "id_ecdsa.pub", "id_ed25519"):
+    for name in ("id_rsa.pub", "id_rsa", "id_ecdsa", "id_ed25519"):
         (alone / ".ssh" / name).write_text("")
         assert find_key(None, run).path == alone / ".ssh" / name
+
+
+def test_a_public_half_is_taken_if_the_private_one_is_held(alone, keys, monkeypatch):
+    (alone / ".ssh").mkdir()
+    public = Path(shutil.copy(f"{keys['ed25519']}.pub", alone / ".ssh" / "id_ed25519.pub"))
+    private = Path(shutil.copy(keys["rsa"], alone / ".ssh" / "id_rsa"))
+    assert find_key(None, run).path == private
+    process = agent(monkeypatch, keys["other"])
+    try:
+        assert find_key(None, run).path == private
+        private.unlink()
+        assert find_key(None, run).text.split()[2] == "other"
+        subprocess.run(["ssh-add", "-q", str(keys["ed25519"])], check=True)
+        assert find_key(None, run).path == public
+    finally:
+        os.kill(process, 15)
 
 
 def test_without_git_the_default_key_is_taken(alone, tmp_path, monkeypatch):
@@ -501,6 +517,35 @@ def test_the_one_key_of_an_agent_is_taken(alone, archive, keys, tmp_path, monkey
         os.kill(process, 15)
     assert "ssh-add -L" in caught.value.hint
     assert not verify_archive_signature(archive, trust(tmp_path, line(keys["ed25519"]))).findings
+
+
+def test_a_certificate_beside_a_key_of_an_agent_is_no_second_one(
+    alone, keys, tmp_path, monkeypatch
+):
+    mine = Path(shutil.copy(keys["ed25519"], tmp_path / "mine"))
+    public = Path(shutil.copy(f"{keys['ed25519']}.pub", tmp_path / "mine.pub"))
+    argv = ["ssh-keygen", "-q", "-s", str(keys["other"]), "-I", "x", "-n", "anna", str(public)]
+    subprocess.run(argv, check=True, capture_output=True)
+    process = agent(monkeypatch, mine)
+    try:
+        held = subprocess.run(["ssh-add", "-L"], check=True, capture_output=True, text=True).stdout
+        assert len(held.splitlines()) == 2
+        assert str(find_key(None, run)) == " ".join(public.read_text().split()[:2])
+    finally:
+        os.kill(process, 15)
+
+
+def test_the_home_of_a_user_whom_nobody_knows(alone, tmp_path):
+    place = "~nobody-of-this-name/x"
+    settings(gpg__format="ssh", user__signingkey=place)
+    with pytest.raises(UsageError, match=f"no key {place}"):
+        find_key(None, run)
+    settings(gpg__ssh__allowedSignersFile=place)
+    with pytest.raises(UsageError, match=f"allowed signers cannot be read from {place}"):
+        find_trust(WHO, None, run)
+    settings(gpg__ssh__revocationFile=place)
+    with pytest.raises(UsageError, match=f"revoked keys cannot be read from {place}"):
+        find_trust(WHO, tmp_path, run)
 
 
 def test_an_agent_that_does_not_answer_has_no_key(alone, tmp_path, monkeypatch):
@@ -630,6 +675,22 @@ def test_a_key_counts_as_of_the_day_that_is_named(archive, keys, tmp_path, ident
     for date, kind in (("", "expired-key"), ("20190601", "unknown-signer"), ("20200601", None)):
         checked = verify_archive_signature(archive, replace(trusted, date=date))
         assert [one.kind.value for one in checked.findings] == ([kind] if kind else [])
+
+
+@pytest.mark.parametrize("identity", [WHO, None])
+def test_a_key_that_expired_and_was_revoked_is_told_to_be_revoked(
+    archive, keys, tmp_path, identity
+):
+    signed(archive, keys["ed25519"])
+    text = line(keys["ed25519"], options='valid-after="20200101",valid-before="20210101"')
+    trusted = trust(tmp_path, text, identity)
+    for key, kind in (("ed25519", "unknown-signer"), ("other", "expired-key")):
+        revoked = keys[key].with_name(f"{key}.pub")
+        checked = verify_archive_signature(archive, replace(trusted, revoked=revoked))
+        assert [one.kind.value for one in checked.findings] == [kind]
+        assert ("revokes" in checked.findings[0].detail) == (key == "ed25519")
+        assert checked.signer is None
+        assert checked.key
 
 
 def test_several_identities_of_a_key(archive, keys, tmp_path):

@@ -15,6 +15,8 @@ from valska.external_tools.core.process import Run
 _TIMEOUT_S = 20.0
 _NAMES = ("id_ed25519", "id_ecdsa", "id_rsa", "id_ed25519_sk", "id_ecdsa_sk")
 _LITERAL = "key::"
+_CERTIFICATE = "-cert-v01@openssh.com"
+"""How the type of a certificate ends; an agent lists it beside the key that it is of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,8 @@ def find_key(path: Path | None, run: Run) -> Key:
     ----------
     path
         What the user named; else git's ``user.signingkey`` where ``gpg.format`` is ``ssh``; else
-        the first of OpenSSH's default keys that is there; else the one key of an agent.
+        the first of OpenSSH's default keys whose private half is in its file or in an agent; else
+        the one key of an agent.
     run
         Runs programs.
 
@@ -85,12 +88,22 @@ def find_key(path: Path | None, run: Run) -> Key:
     if _git("gpg.format", run) == "ssh" and (said := _git("user.signingkey", run)):
         if said.startswith((_LITERAL, "ssh-", "ecdsa-", "sk-")):
             return Key(None, said.removeprefix(_LITERAL))
-        return _existing(Path(said).expanduser(), "git's user.signingkey names it; or give --key.")
-    folder = Path("~/.ssh").expanduser()
-    for name in [found for one in _NAMES for found in (one, f"{one}.pub")]:
-        if (folder / name).is_file():
-            return Key(folder / name)
+        return _existing(_expanded(said), "git's user.signingkey names it; or give --key.")
     held = _of_agent(run)
+    publics = []
+    for private in (_expanded("~/.ssh") / name for name in _NAMES):
+        public = private.with_suffix(".pub")
+        if private.is_file():
+            return Key(private)
+        if public.is_file():
+            if _half(public.read_text(errors="replace")) in map(_half, held):
+                return Key(public)
+            publics.append(public)
+    return _only(held, publics)
+
+
+def _only(held: list[str], publics: list[Path]) -> Key:
+    """Return the one key of an agent; without any, a public half whose private one is missed."""
     if len(held) == 1:
         return Key(None, held[0])
     if held:
@@ -99,21 +112,37 @@ def find_key(path: Path | None, run: Run) -> Key:
             "Put the public half of one into a file, and name it: `ssh-add -L` prints them all, "
             "--key FILE.",
         )
+    if publics:
+        return Key(publics[0])
     raise PrerequisiteError(
         "there is no SSH key to sign with",
         "Make one with `ssh-keygen -t ed25519`, name one with --key, or set git's user.signingkey.",
     )
 
 
+def _half(text: str) -> list[str]:
+    """Return type and key of a line, without its comment."""
+    return text.split()[:2]
+
+
 def _of_agent(run: Run) -> list[str]:
-    """Return the public halves of the keys that an agent holds."""
+    """Return the public halves of the keys that an agent holds; certificates are none."""
     if not os.environ.get("SSH_AUTH_SOCK"):
         return []
     try:
         done = run(["ssh-add", "-L"], timeout=_TIMEOUT_S)
     except ValskaError:
         return []
-    return done.stdout.splitlines() if not done.returncode else []
+    lines = [] if done.returncode else done.stdout.splitlines()
+    return [line for line in lines if not line.partition(" ")[0].endswith(_CERTIFICATE)]
+
+
+def _expanded(said: str) -> Path:
+    """Return a path with the home of its user; of a user whom nobody knows, as it stands."""
+    try:
+        return Path(said).expanduser()
+    except RuntimeError:
+        return Path(said)
 
 
 def _existing(path: Path, hint: str) -> Key:
@@ -151,7 +180,7 @@ def find_trust(
         If there is no identity, no such file, or it cannot be read.
     """
     if revoked is None and (said := _git("gpg.ssh.revocationFile", run)):
-        revoked = Path(said).expanduser()
+        revoked = _expanded(said)
     if revoked is not None:
         revoked = _readable(revoked, "revoked keys", "The file says which keys no longer count.")
     if allowed is None and Path(signer).is_file():
@@ -159,7 +188,7 @@ def find_trust(
     if not signer:
         raise UsageError("there is no identity", "Name one, such as a mail address.")
     if allowed is None and (said := _git("gpg.ssh.allowedSignersFile", run)):
-        allowed = Path(said).expanduser()
+        allowed = _expanded(said)
     if allowed is None:
         raise UsageError(
             f"there is no file {signer}, and none that says which key an identity has",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from valska.external_tools.core.errors import VerificationError
@@ -114,7 +115,14 @@ def verify_signature(signed: Path, trust: Trust, *, run: Run = run) -> Signature
     said = check_signature(signed, signature, run)
     if not said.good:
         return _wrong(_broken(signed, signature, said.text))
-    wanted = [trust.identity]
+    return _judge(signed, signature, trust, said.key, run)
+
+
+def _judge(
+    signed: Path, signature: Path, trust: Trust, key: str, run: Run
+) -> SignatureVerification:
+    """Say whether somebody who may sign made a good signature."""
+    wanted: list[str | None] = [trust.identity]
     reason = ""
     if trust.identity is None:
         wanted, reason = _possible(signature, trust, run)
@@ -122,10 +130,25 @@ def verify_signature(signed: Path, trust: Trust, *, run: Run = run) -> Signature
         who = identity or ""
         verified = verify_signer(signed, signature, trust.allowed, who, run, _date(trust))
         if verified.good:
-            return _unless_revoked(signed, signature, trust, who, said.key, run)
+            return _unless_revoked(signed, signature, trust, who, key, run)
         reason += verified.text
-    finding = _untrusted(signature, trust, said.key, reason, run)
-    return SignatureVerification((finding,), None, said.key)
+    before = _before_it_expired(trust, reason)
+    if before and (findings := _judge(signed, signature, before, key, run).findings):
+        return SignatureVerification(findings, None, key)
+    return SignatureVerification((_untrusted(signature, trust, key, reason, run),), None, key)
+
+
+def _before_it_expired(trust: Trust, reason: str) -> Trust | None:
+    """Return what counted when a key was still valid: what was revoked never counts again."""
+    match = _EXPIRED.search(reason)
+    if trust.revoked is None or match is None:
+        return None
+    try:
+        last = datetime.fromisoformat(match[1]) - timedelta(seconds=1)
+    except (ValueError, OverflowError):
+        return None
+    date = f"{last:%Y%m%d%H%M%S}"
+    return None if date == trust.date else replace(trust, date=date)
 
 
 def _wrong(*findings: Finding) -> SignatureVerification:
