@@ -173,7 +173,10 @@ def test_a_dry_run_of_import_checks_and_stores_nothing(user, store, record, tmp_
         assert f"Would import tool {record.sha256[:12]}" in told.stderr
         assert not other.exists()
     known = user.ok("image", "import", "out.tar", "--dry-run", "--json")
-    assert json.loads(known.stdout)[0]["new"] is False
+    (one,) = json.loads(known.stdout)
+    assert (one["new"], one["dry_run"]) == (False, True)
+    (one,) = json.loads(user.ok("image", "import", "out.tar", "--json").stdout)
+    assert one["dry_run"] is False
     (user.cwd / "out" / "sha256" / f"{record.sha256}.sif").write_bytes(b"other")
     assert user.run("image", "import", "out", "--dry-run", "--images", other).exit_code == 5
 

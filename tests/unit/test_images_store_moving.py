@@ -21,7 +21,7 @@ from valska.external_tools.core.errors import (
 )
 from valska.external_tools.core.images.store import ImageStore
 from valska.external_tools.core.images.store.exporting import export_images
-from valska.external_tools.core.images.store.importing import import_images
+from valska.external_tools.core.images.store.importing import import_images, rehearse_import
 from valska.external_tools.core.images.store.verification import unrecorded, verify_image
 from valska.external_tools.core.tarring import write_member
 from valska.external_tools.core.utils import sha256_bytes
@@ -202,6 +202,43 @@ def test_an_image_whose_times_hide_what_was_done_to_it_is_found_and_replaced(sto
     assert place.read_bytes() == b"an image"
 
 
+def test_a_dry_run_tells_that_an_altered_image_is_replaced(store, tmp_path, caplog):
+    sif = loose(tmp_path)
+    place = store.sif(import_images(sif, store)[0].record.sha256)
+    assert not rehearse_import(sif, store)[0].new
+    place.write_bytes(b"an imagf")
+    os.utime(place, (1, 1))
+    assert rehearse_import(sif, store)[0].new
+    assert "is replaced" in caplog.text
+    assert place.read_bytes() == b"an imagf"
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_dry_run_of_a_tar_file_needs_room_where_the_store_is(
+    store, full, tmp_path, monkeypatch, there
+):
+    target = export_images(store, [full], tmp_path / "out.tar")
+    into = ImageStore(tmp_path / "deep" / "into")
+    if there:
+        into.directory.mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "no such place"))
+    assert [(one.record, one.new) for one in rehearse_import(target, into)] == [(full, True)]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["out", "out.tar"])
+def test_a_dry_run_tells_that_the_store_cannot_be_written(store, full, tmp_path, name):
+    target = export_images(store, [full], tmp_path / name)
+    (tmp_path / "file").write_text("")
+    into = ImageStore(tmp_path / "file" / "into")
+    with pytest.raises(PrerequisiteError, match="cannot be written") as real:
+        import_images(target, into)
+    with pytest.raises(PrerequisiteError) as rehearsed:
+        rehearse_import(target, into)
+    assert rehearsed.value.message == real.value.message
+
+
 def test_a_record_that_cannot_be_read_is_replaced(store, tmp_path):
     sif = loose(tmp_path)
     (imported,) = import_images(sif, store)
@@ -284,7 +321,7 @@ def without_lock(entry, data):
         (other_name("../evil"), UsageError, "it holds ../evil"),
         (other_name("/evil"), UsageError, "it holds /evil"),
         (other_name("sha256/evil"), UsageError, "it holds sha256/evil"),
-        (link, UsageError, "it holds"),
+        (link, UsageError, r"it holds sha256/\w+\.lock, which is no plain file"),
         (twice, UsageError, "twice"),
         (other_content(".lock"), VerificationError, "lock has been altered"),
         (other_content(".json"), VerificationError, "json has been altered"),
@@ -296,8 +333,9 @@ def test_an_export_that_was_altered(store, full, tmp_path, change, kind, message
     target = export_images(store, [full], tmp_path / "out.tar")
     altered(target, change)
     into = ImageStore(tmp_path / "deep" / "into")
-    with pytest.raises(kind, match=message):
+    with pytest.raises(kind, match=message) as caught:
         import_images(target, into)
+    assert (caught.value.hint == "A kit is taken in by `valska load`.") == ("evil" in message)
     assert into.list() == ()
     assert not (tmp_path / "deep" / "evil").exists()
 
@@ -362,8 +400,9 @@ def test_an_export_that_goes_on_after_its_end(store, full, tmp_path, more):
     target = export_images(store, [full], tmp_path / "out.tar")
     with target.open("ab") as file:
         file.write(more)
-    with pytest.raises(VerificationError, match="goes on after its end"):
+    with pytest.raises(VerificationError, match="goes on after its end") as caught:
         import_images(target, ImageStore(tmp_path / "into"))
+    assert caught.value.hint == "Copy it again."
 
 
 def test_a_name_that_no_header_has_room_for_is_not_packed(tmp_path):

@@ -76,7 +76,7 @@ def _print_pinned(uri: str, http: Http, as_json: bool) -> None:
     pinned = fetch_manifest(connection, connection.reference).reference
     shown = f"{uri.partition('://')[0]}://{pinned}"
     if as_json:
-        result_json([{"source": shown}])
+        result_json([{"dry_run": True, "source": shown}])
         return
     note("Nothing was imported. It would be:")
     result(shown)
@@ -103,6 +103,7 @@ def _print(store: ImageStore, found: list[Imported], dry_run: bool, as_json: boo
         result_json(
             [
                 {
+                    "dry_run": dry_run,
                     "sha256": one.record.sha256,
                     "name": one.record.name,
                     "new": one.new,

@@ -19,6 +19,7 @@ NAME_BYTES = 100
 
 _END = 2 * BLOCK
 _PAX = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+_AGAIN = "Copy it again."
 _GNU = "Headers of the kind pax are not read: `tar --format=gnu` makes none."
 
 Advance = Callable[[int], object]
@@ -156,7 +157,7 @@ def _header(block: bytes, what: str, place: int) -> tarfile.TarInfo:
     except (tarfile.HeaderError, UnicodeError) as error:
         raise VerificationError(
             f"{what} is damaged: what stands at byte {place} is no header of a file",
-            "Copy it again.",
+            _AGAIN,
         ) from error
 
 
@@ -182,7 +183,9 @@ def contents(
     if len(padding) < -member.size % BLOCK:
         raise _cut(what)
     if any(padding):
-        raise VerificationError(f"{what} has something after {member.name}, where nothing belongs")
+        raise VerificationError(
+            f"{what} has something after {member.name}, where nothing belongs", _AGAIN
+        )
 
 
 def require_end(file: IO[bytes], what: str) -> None:
@@ -197,7 +200,7 @@ def require_end(file: IO[bytes], what: str) -> None:
     if len(rest) < BLOCK:
         raise _cut(what)
     if len(rest) > tarfile.RECORDSIZE or any(rest):
-        raise VerificationError(f"{what} goes on after its end")
+        raise VerificationError(f"{what} goes on after its end", _AGAIN)
 
 
 def list_members(path: Path, *, directories: re.Pattern[str] | None = None) -> tuple[Member, ...]:
@@ -220,4 +223,4 @@ def list_members(path: Path, *, directories: re.Pattern[str] | None = None) -> t
 
 
 def _cut(what: str) -> VerificationError:
-    return VerificationError(f"{what} is cut short", "Copy it again.")
+    return VerificationError(f"{what} is cut short", _AGAIN)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from valska.external_tools.core.errors import (
     PrerequisiteError,
@@ -22,6 +22,7 @@ from valska.external_tools.core.images.record import ImageRecord
 from valska.external_tools.core.images.store.beside import require_named
 from valska.external_tools.core.images.store.copying import cannot_copy, copy_file
 from valska.external_tools.core.images.store.exporting import SUMS
+from valska.external_tools.core.images.store.holding import unwritable
 from valska.external_tools.core.images.store.imagestore import ImageStore
 from valska.external_tools.core.images.store.receipt import digest_image
 from valska.external_tools.core.process import Run, run
@@ -102,26 +103,51 @@ def rehearse_import(
 ) -> list[Imported]:
     """Return what `import_images` would take, checked as that does; nothing is stored.
 
-    Parameters and errors are those of `import_images`.
+    Parameters and errors are those of `import_images`. A tar file is unpacked where that unpacks
+    it, for as long as this takes.
     """
     path = path.expanduser().absolute()
-    with TemporaryDirectory(prefix="valska-import-") as scratch:
-        if os.path.isdir(path):  # noqa: PTH112 - of a name that is too long, pathlib raises
-            places = _places(path, path)
-        elif _is_tar(path):
-            _unpack(path, Path(scratch))
-            places = _places(Path(scratch), path)
-        else:
-            places = [path]
-        return [_examined(place, store, apptainer, run) for place in places]
+    if os.path.isdir(path):  # noqa: PTH112 - of a name that is too long, pathlib raises
+        return _examined(_places(path, path), store, apptainer, run)
+    if _is_tar(path):
+        with _scratch(store) as work:
+            _unpack(path, work)
+            return _examined(_places(work, path), store, apptainer, run)
+    return _examined([path], store, apptainer, run)
 
 
-def _examined(path: Path, store: ImageStore, apptainer: str, run: Run) -> Imported:
+@contextmanager
+def _scratch(store: ImageStore) -> Iterator[Path]:
+    """Make a directory on the store's file system: where others are, there may be less room."""
+    from valska.external_tools.core.images.scratch import claim_directory
+
+    place = store.root.absolute()
+    while not os.path.lexists(place):
+        place = place.parent
+    try:
+        work = claim_directory(place, ".build-")
+    except OSError as error:
+        raise unwritable(store.root, error) from error
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _examined(
+    places: Iterable[Path], store: ImageStore, apptainer: str, run: Run
+) -> list[Imported]:
+    return [_examine(place, store, apptainer, run) for place in places]
+
+
+def _examine(path: Path, store: ImageStore, apptainer: str, run: Run) -> Imported:
     sha256 = digest_image(path)
     require_named(path, sha256)
-    if known := store.find(sha256):
-        return Imported(known[0], new=False)
-    return Imported(describe(path, sha256, apptainer=apptainer, run=run)[0], new=True)
+    if known := _known(store, sha256):
+        return Imported(known, new=False)
+    record, _ = describe(path, sha256, apptainer=apptainer, run=run)
+    with _scratch(store):  # what is new needs a store that can be written
+        return Imported(record, new=True)
 
 
 def _import_sif(
@@ -214,9 +240,9 @@ def _unpack(path: Path, directory: Path) -> None:
         require_end(file, str(path))
 
 
-def _no_export(path: Path, name: str, hint: str | None = None) -> UsageError:
+def _no_export(path: Path, what: str, hint: str | None = None) -> UsageError:
     return UsageError(
-        f"{path} is not an export of images: it holds {name}",
+        f"{path} is not an export of images: it holds {what}",
         hint or "A kit is taken in by `valska load`.",
     )
 
@@ -226,7 +252,9 @@ def _readable(path: Path, directory: Path) -> Iterator[None]:
     try:
         yield
     except NotPlainError as error:
-        raise _no_export(path, error.name, error.hint) from error
+        hint = "Export it again." if _MEMBER.fullmatch(error.name) else None
+        what = f"{error.name}, which is no plain file"
+        raise _no_export(path, what, error.hint or hint) from error
     except FileExistsError as error:
         raise UsageError(f"{path} holds one name twice", "Export it again.") from error
     except OSError as error:
