@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,17 @@ def test_a_key_that_has_expired_or_was_revoked(signer, archive):
     assert "revoked revokes the ED25519 key" in revoked.stdout
     for option in (("--revoked", "revoked"), ("--signed-on", "2024-05-06")):
         assert "needs --signer" in signer.run("verify", archive, *option).stderr
+
+
+@pytest.mark.parametrize("date", ["1960-01-01", "1970-01-01", "2999-01-01"])
+def test_a_day_on_which_nothing_can_have_been_signed(signer, archive, date):
+    signer.ok("sign", archive)
+    done = signer.run("verify", "--fast", archive, "--signer", WHO_FILE, "--signed-on", date)
+    assert done.exit_code == 2
+    assert f"nothing can have been signed on {date}" in done.stderr
+    today = f"{datetime.now():%Y-%m-%d}"
+    signer.ok("verify", "--fast", archive, "--signer", WHO_FILE, "--signed-on", today)
+    signer.ok("verify", "--fast", archive, "--signer", WHO_FILE, "--signed-on", "1970-01-02")
 
 
 def test_a_statement_is_checked_with_its_archive(signer, archive):
