@@ -12,7 +12,7 @@ from archives import entry, finished, pack, plain_tar, repacked, write_tar
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from valska.external_tools.core.archive import entries
+from valska.external_tools.core.archive import entries, reading
 from valska.external_tools.core.archive.container import trailer
 from valska.external_tools.core.archive.entries import Limits
 from valska.external_tools.core.archive.errors import ArchiveError, HostileError
@@ -131,6 +131,53 @@ def test_a_header_about_all_entries_is_refused(archive, place, tmp_path, fields)
     with pytest.raises(HostileError, match="changes entries after it"):
         unpack_archive(path, place)
     assert everything(tmp_path) == before
+
+
+def pax_header(flag, key, size=0):
+    """Return an extended header about what follows, or about all, as tarfile writes it."""
+    info = tarfile.TarInfo("pax")
+    body = f"{key}={'v' * size}\n"
+    length = len(body) + 4
+    data = f"{length} {body}".encode()
+    assert len(data) == length
+    info.type, info.size = flag, len(data)
+    return info.tobuf(tarfile.USTAR_FORMAT) + data + bytes(-len(data) % 512)
+
+
+def packed(target, headers):
+    data = zstandard.ZstdCompressor().compress(headers + bytes(1024))
+    target.write_bytes(data + trailer(len(data), zlib.crc32(data)))
+    return target
+
+
+def test_many_headers_about_all_entries_are_told_once(tmp_path):
+    path = packed(tmp_path / "g.tar.zst", pax_header(b"g", "comment", 200) * 1000)
+    found = [one for one in verify_archive(path).findings if one.path == path.name]
+    assert [one.kind.value for one in found] == ["unexpected", "unreadable"]
+
+
+@pytest.mark.parametrize("flag", [b"x", b"g"])
+def test_headers_before_an_entry_are_counted(tmp_path, flag):
+    path = packed(tmp_path / "x.tar.zst", pax_header(flag, "comment", 200) * 20)
+    with pytest.raises(HostileError, match="more than 10 entries"):
+        verify_archive(path, limits=Limits(count=10))
+
+
+def test_headers_before_an_entry_fill_no_memory(tmp_path):
+    headers = [pax_header(b"x", f"VENDOR.{number:05}", 900) for number in range(200)]
+    path = packed(tmp_path / "x.tar.zst", b"".join(headers))
+    told = [one.detail for one in verify_archive(path).findings if one.path == path.name]
+    assert told == ["an extended header is too long"]
+
+
+def test_a_fault_while_digesting_is_no_finding(archive, tmp_path, monkeypatch):
+    def take(self, batch):
+        raise MemoryError
+
+    monkeypatch.setattr(reading, "_SMALL", 0)
+    monkeypatch.setattr(reading.Digester, "take", take)
+    with pytest.raises(MemoryError):
+        verify_archive(archive)
 
 
 def test_tar_gives_other_times_by_such_a_header(archive, tmp_path):

@@ -188,6 +188,7 @@ def test_a_line_taken_out_of_the_digests_is_found(made, name):
         f"{'0' * 64}  config/../x",
         f"{'0' * 64}  ./x",
         f"{'0' * 64}  config//x",
+        f"{'0' * 64}  config/x\0y",
         f"{'0' * 64}  manifest.json",
         f"{'0' * 63}  x",
         f"{'A' * 64}  x",

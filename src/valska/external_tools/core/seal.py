@@ -197,7 +197,8 @@ def is_sealable(path: str, *, unit: bool = True) -> bool:
     """Return whether ``SHA256SUMS`` may name a path: inside, or what a sweep's unit relies on."""
     if unit and _OUTSIDE.fullmatch(path):
         return True
-    return not path.startswith("/") and not {"", ".", ".."} & set(path.split("/"))
+    plain = not path.startswith("/") and "\0" not in path
+    return plain and not {"", ".", ".."} & set(path.split("/"))
 
 
 def _disagreements(

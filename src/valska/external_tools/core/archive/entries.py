@@ -107,7 +107,7 @@ class Names:
         HostileError
             If there are too many.
         """
-        self._count_one(header.name)
+        self.count(header.name)
         name = self._checked(header)
         top, _, path = name.partition("/")
         if self.top and top != self.top:
@@ -137,8 +137,14 @@ class Names:
             raise EntryError(f"{header.name[:200]!r} has set-id or sticky bits")
         return name
 
-    def _count_one(self, name: str) -> None:
-        """Count what takes a place on the disk, and its name one in memory."""
+    def count(self, name: str) -> None:
+        """Count what takes a place on the disk or a moment, and its name one in memory.
+
+        Raises
+        ------
+        HostileError
+            If there are too many.
+        """
         self._count += 1
         self._characters += len(name)
         if self._count > self._limits.count:
@@ -172,7 +178,7 @@ class Names:
             if self._kinds.get(place, Kind.DIRECTORY) is not Kind.DIRECTORY:
                 raise EntryError(f"{place!r} is both a {self._kinds[place]} and a directory")
             if place not in self._kinds:
-                self._count_one(place)
+                self.count(place)
                 self._refuse_alike(place)
                 self._implied.add(place)
             place = place.rpartition("/")[0]
@@ -200,7 +206,7 @@ def _check_path(name: str, shown: str) -> None:
         raise EntryError(f"{shown} leads out of the archive")
     if "" in parts or "." in parts:
         raise EntryError(f"{shown} is not a plain path")
-    if len(name) > _LONGEST or len(max(parts, key=len).encode()) > _LONGEST_PART:
+    if len(name) > _LONGEST or any(len(part.encode()) > _LONGEST_PART for part in parts):
         raise EntryError(f"{shown}… is too long")
     if len(parts) > DEEPEST:
         raise EntryError(f"{shown}… lies more than {DEEPEST} directories deep")

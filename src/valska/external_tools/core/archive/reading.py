@@ -235,6 +235,7 @@ class _Reader:
         self._batch = self._pool.take()
         self._place = 0
         self._documents = 0
+        self._has_global = False
 
     def read(self, progress: Callable[[int, int], None]) -> Read:
         """Read all of it."""
@@ -252,6 +253,8 @@ class _Reader:
             self._note(FindingKind.UNREADABLE, self._name, str(error))
         finally:
             sha256 = self._close()
+        if self._lane is not None and self._lane.error is not None:
+            raise self._lane.error
         self._found.sha256 = sha256
         self._check_trailer()
         self._collect()
@@ -358,6 +361,7 @@ class _Reader:
     def _header(self) -> Header | None:
         """Return the next header, or None at the end."""
         extended: dict[str, bytes] = {}
+        left = _MOST_HEADER_BYTES
         while True:
             block = self._take(BLOCK)
             if block == _ZERO:
@@ -368,16 +372,23 @@ class _Reader:
             if kind not in (b"x", b"g", b"L", b"K"):
                 return self._parser.parse(block, extended)
             self._parser.parse(block, {})
+            self._names.count("")
             size = size_of(block)
-            if not 0 < size <= _MOST_HEADER_BYTES:
+            left -= size
+            if size <= 0 or left < 0:
                 raise _BrokenError("an extended header is too long")
             data = self._take(size + padding(size))[:size]
             if kind == b"x":
                 extended |= pax_records(data)
             elif kind == b"g":
-                self._refuse(self._name, "it has a header that changes entries after it")
+                self._refuse_global()
             else:
                 extended["path" if kind == b"L" else "linkpath"] = data.rstrip(b"\0")
+
+    def _refuse_global(self) -> None:
+        if not self._has_global:
+            self._has_global = True
+            self._refuse(self._name, "it has a header that changes entries after it")
 
     def _refuse(self, path: str, why: str) -> None:
         if self._strict:
