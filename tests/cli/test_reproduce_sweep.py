@@ -455,6 +455,25 @@ def test_inputs_that_were_left_out_are_missed(user, archive):
     assert "left out of the archive" in done.stderr
 
 
+def test_inputs_of_one_point_that_were_left_out_come_from_the_store(user, archive, monkeypatch):
+    from valska.external_tools.core.kit.supplies import Supplies
+    from valska.external_tools.core.utils import sha256_file
+
+    monkeypatch.setenv("VALSKA_IMAGES", str(user.cwd / "store"))
+    sweep = ran(user)
+    data = sweep / "inputs/data.txt"
+    place = Supplies(user.cwd / "store").input_place(sha256_file(data))
+    place.parent.mkdir(parents=True)
+    content = data.read_bytes()
+    point = sorted((sweep / "points").iterdir())[0]
+    path = archive(sweep, "--inputs", "none", path=point)
+    done, _ = reproduced(user, path, code=3)
+    assert "left out of the archive" in done.stderr
+    place.write_bytes(content)
+    done, _ = reproduced(user, path)
+    assert done.stdout.splitlines()[-1] == "identical"
+
+
 def test_what_is_no_archive_leaves_nothing_behind(user):
     user.write("plain.txt", "no archive\n")
     _, place = reproduced(user, "plain.txt", code=5)
