@@ -76,6 +76,29 @@ def test_set_up_line_of_several_lines_is_refused(line):
         render_site_env(Site(setup=(line,)))
 
 
+def test_what_moves_with_an_archive_stays_named_from_there(tmp_path):
+    site_env, image = tmp_path / "bundle" / "site.env", tmp_path / "images" / "a b.sif"
+    site_env.parent.mkdir()
+    site_env.write_text(
+        "VALSKA_IMAGE=\"$common\"/../images/'a b.sif'\n"
+        'VALSKA_REFERENCES=([inputs/x]="$common"/../references/x)\n'
+    )
+    references = {"inputs/x": str(tmp_path / "references/x"), "inputs/y": "/y"}
+    for _ in range(2):
+        write_site_env(site_env, Site(image=image, references=references))
+        show = 'common=$1; declare -A VALSKA_REFERENCES=(); source "$1/site.env"; '
+        show += 'printf "%s\n" "$VALSKA_IMAGE" "${VALSKA_REFERENCES[@]}"'
+        moved = tmp_path / "moved"
+        site_env.parent.rename(moved)
+        out = subprocess.check_output(["bash", "-c", show, "bash", moved], text=True)
+        moved.rename(site_env.parent)
+        assert sorted(out.splitlines()) == sorted(
+            [f"{moved}/../images/a b.sif", f"{moved}/../references/x", "/y"]
+        )
+    write_site_env(site_env, Site(image=tmp_path / "other.sif"))
+    assert "$common" not in site_env.read_text()
+
+
 def test_written_whole(tmp_path):
     write_site_env(tmp_path / "site.env", Site())
     write_site_env(tmp_path / "site.env", Site(scratch=tmp_path))

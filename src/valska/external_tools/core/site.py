@@ -12,6 +12,9 @@ from valska.external_tools.core.errors import ConfigError
 from valska.external_tools.core.runner import CondaRunner
 from valska.external_tools.core.utils import write_atomic
 
+_COMMON = "$common/"
+_LEADING = ("VALSKA_IMAGE=", "VALSKA_REFERENCES=(")
+
 
 @dataclass(frozen=True, slots=True)
 class Site:
@@ -47,8 +50,15 @@ class Site:
     references: Mapping[str, str] = field(default_factory=dict)
 
 
-def render_site_env(site: Site) -> str:
+def render_site_env(site: Site, beside: Mapping[str, str] | None = None) -> str:
     """Return the text of ``site.env``, which the job script sources.
+
+    Parameters
+    ----------
+    site
+        What it says.
+    beside
+        Real path to path from the directory of ``site.env``, of what moves with that.
 
     Raises
     ------
@@ -56,13 +66,14 @@ def render_site_env(site: Site) -> str:
         If a bind or a set-up line is not usable.
     """
     mounts = " ".join(shlex.quote(mount_spec(bind)) for bind in site.binds)
+    moving = beside or {}
     references = " ".join(
-        f"[{shlex.quote(place)}]={shlex.quote(path)}" for place, path in site.references.items()
+        f"[{shlex.quote(place)}]={_place(path, moving)}" for place, path in site.references.items()
     )
     lines = [
         "# What depends on this site. Not sealed: valska submit writes it anew; edit it by hand",
         "# where valska is not installed.",
-        f"VALSKA_IMAGE={_quote(site.image)}",
+        f"VALSKA_IMAGE={_place(site.image, moving) if site.image else _quote(None)}",
         f"VALSKA_APPTAINER={_quote(site.apptainer)}",
         f"VALSKA_SCRATCH={_quote(site.scratch)}",
         f"VALSKA_SRUN_MPI={_quote(site.srun_mpi)}",
@@ -76,8 +87,24 @@ def render_site_env(site: Site) -> str:
 
 
 def write_site_env(path: Path, site: Site) -> None:
-    """Write ``site.env``, whole or not at all."""
-    write_atomic(path, render_site_env(site).encode())
+    """Write ``site.env``, whole or not at all; what it names from its own directory stays so."""
+    write_atomic(path, render_site_env(site, _beside(path)).encode())
+
+
+def _beside(site_env: Path) -> dict[str, str]:
+    """Return real path to path from its directory, of what an archive's ``site.env`` leads to."""
+    found = {}
+    try:
+        lines = site_env.read_text(encoding="utf-8").splitlines()
+        for line in lines:
+            for word in shlex.split(line) if line.startswith(_LEADING) else []:
+                _, common, beside = word.partition(_COMMON)
+                if common:
+                    beside = beside.removesuffix(")")
+                    found[os.path.normpath(site_env.parent / beside)] = beside
+    except (OSError, ValueError):
+        return {}
+    return found
 
 
 def reference_places(site_env: Path, recorded: Mapping[str, str]) -> dict[str, str]:
@@ -123,7 +150,7 @@ def path_said(site_env: Path, text: str) -> Path:
     text
         The path, without the shell's quotes.
     """
-    beside = text.removeprefix("$common/")
+    beside = text.removeprefix(_COMMON)
     return Path(text) if beside == text else Path(os.path.normpath(site_env.parent / beside))
 
 
@@ -144,6 +171,11 @@ def mount_spec(bind: str) -> str:
         )
     fields = ["type=bind", f'"source={source}"', f'"destination={destination or source}"']
     return ",".join([*fields, "ro"] if mode == "ro" else fields)
+
+
+def _place(path: Path | str, beside: Mapping[str, str]) -> str:
+    inside = beside.get(os.fspath(path))
+    return _quote(path) if inside is None else f'"{_COMMON}"{shlex.quote(inside)}'
 
 
 def _quote(value: Path | str | None) -> str:
