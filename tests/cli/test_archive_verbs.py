@@ -1,9 +1,12 @@
 """archive, verify and unpack at a terminal."""
 
 import json
+import re
+import shlex
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -20,15 +23,15 @@ def bundle(user):
 
 @pytest.fixture
 def archive(user, bundle):
-    user.ok("archive", bundle)
+    user.ok("archive", bundle, "-o", "r1.tar.zst")
     return user.cwd / "r1.tar.zst"
 
 
 def test_archive_prints_its_path(user, bundle):
-    done = user.ok("archive", bundle)
+    done = user.ok("archive", bundle, "-o", "r1.tar.zst")
     assert done.stdout.splitlines() == [str(user.cwd / "r1.tar.zst")]
     assert "files" in done.stderr
-    assert user.run("archive", bundle).exit_code == 2
+    assert user.run("archive", bundle, "-o", "r1.tar.zst").exit_code == 2
     data = json.loads(user.ok("archive", bundle, "-o", "b.tar.zst", "--json").stdout)
     assert data["size"] == (user.cwd / "b.tar.zst").stat().st_size
     assert data["document"]["run_id"] == "r1"
@@ -46,6 +49,43 @@ def test_a_dry_run_writes_nothing(user, bundle):
     assert "Would pack" in user.ok("archive", bundle, "--dry-run").stdout
     assert json.loads(user.ok("archive", bundle, "--dry-run", "--json").stdout)["dry_run"]
     assert sorted(path.name for path in user.cwd.iterdir()) == before
+    user.write("bundle.tar.zst", "mine")
+    done = user.ok("archive", bundle, "--dry-run")
+    assert "bundle.tar.zst exists already" in done.stderr
+    assert user.run("archive", bundle, "-o", bundle / "x", "--dry-run").exit_code == 2
+
+
+def test_an_archive_is_named_after_the_directory_and_its_bytes_are_not(user, bundle):
+    user.ok("archive", bundle)
+    bundle.rename(user.cwd / "moved")
+    for path in ("moved/", "moved/config/..", "r1/data/bundle"):
+        done = user.ok("archive", path)
+        name = "r1.tar.zst" if path.startswith("r1") else "moved.tar.zst"
+        made = user.cwd / name
+        assert done.stdout.splitlines() == [str(made)]
+        assert made.read_bytes() == (user.cwd / "bundle.tar.zst").read_bytes()
+        made.unlink()
+        if not (user.cwd / "r1").exists():
+            user.ok("unpack", "bundle.tar.zst")
+
+
+def test_the_commands_of_the_page_work_as_written(user):
+    """With a run id that is not the directory's name, and what bash, tar and sha256sum do."""
+    text = (Path(__file__).parents[2] / "docs/how-to/archive.md").read_text()
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    user.bundle("--run-id", "other", output="run1")
+    user.ok("submit", "run1", "--scheduler", "local", "--wait")
+    values = ("--values", "run=echo 1,echo 2", "--sweep-id", "s1", "-o", "sweep1")
+    user.ok(*SWEEP, *values)
+    label = sorted(path.name for path in (user.cwd / "sweep1/points").iterdir())[0]
+    valska = f'valska() {{ {shlex.quote(sys.executable)} -m valska "$@"; }}\n'
+    for block in blocks:
+        script = valska + block.replace("fwhm_deg_9.3", label)
+        argv = ("bash", "-euo", "pipefail", "-c", script)
+        done = subprocess.run(argv, cwd=user.cwd, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, block + done.stdout + done.stderr
+    assert (user.cwd / "run1.tar.zst").is_file()
+    assert (user.cwd / f"sweep1-{label}.tar.zst").is_file()
 
 
 def test_verify_reads_an_archive(user, archive):
@@ -153,18 +193,18 @@ def test_limits_are_kept(user, archive, options):
 def test_a_secret_stops_the_archive(user, bundle):
     log = bundle / "logs" / "mine.log"
     log.write_text("so\nexport API_" + "TOKEN=abcdef123\n")
-    done = user.run("archive", bundle)
+    done = user.run("archive", bundle, "-o", "r1.tar.zst")
     assert done.exit_code == 2
     assert "logs/mine.log:2" in done.stderr
     assert "abcdef123" not in done.output
     assert not (user.cwd / "r1.tar.zst").exists()
-    user.ok("archive", bundle, "--allow-secret", "logs/mine.log:2")
+    user.ok("archive", bundle, "-o", "r1.tar.zst", "--allow-secret", "logs/mine.log:2")
 
 
 def test_people_and_licence_are_in_the_crate(user, bundle):
     author = "Josiah Carberry <0000-0002-1825-0097>, Brown"
     options = ("--author", author, "--license", "CC-BY-4.0", "--title", "A title")
-    user.ok("archive", bundle, *options)
+    user.ok("archive", bundle, "-o", "r1.tar.zst", *options)
     user.ok("unpack", "r1.tar.zst")
     crate = json.loads((user.cwd / "r1/data/ro-crate-metadata.json").read_text())
     graph = {entity["@id"]: entity for entity in crate["@graph"]}
@@ -180,7 +220,7 @@ def test_people_and_licence_are_in_the_crate(user, bundle):
 
 
 def test_parts_can_be_left_out(user, bundle):
-    user.ok("archive", bundle, "--without-outputs", "--inputs", "none")
+    user.ok("archive", bundle, "-o", "r1.tar.zst", "--without-outputs", "--inputs", "none")
     assert "Not all inputs or outputs" in user.ok("verify", "r1.tar.zst").stderr
     user.ok("unpack", "r1.tar.zst")
     assert not list((user.cwd / "r1/data/bundle/outputs").iterdir())
@@ -188,13 +228,13 @@ def test_parts_can_be_left_out(user, bundle):
 
 
 def test_a_run_that_never_started_can_be_packed(user):
-    user.ok("archive", user.bundle("--run-id", "new"))
+    user.ok("archive", user.bundle("--run-id", "r1", output="new"))
     user.ok("verify", "new.tar.zst")
 
 
 def test_a_dry_run_of_unpack_checks_everything_and_writes_nothing(user):
     user.bundle("--run-id", "r1")
-    user.ok("archive", "bundle")
+    user.ok("archive", "bundle", "-o", "r1.tar.zst")
     before = sorted(user.cwd.rglob("*"))
     said = user.ok("unpack", "r1.tar.zst", "--dry-run")
     assert "Nothing was unpacked" in said.stderr
@@ -230,17 +270,17 @@ def sweep(user):
 def test_a_sweep_is_packed_checked_and_unpacked(user, sweep):
     user.ok("submit", sweep, "--scheduler", "local", "--wait")
     user.ok("archive", sweep)
-    data = json.loads(user.ok("verify", "s1.tar.zst", "--json").stdout)
+    data = json.loads(user.ok("verify", "sweep.tar.zst", "--json").stdout)
     assert data["units"] == len(list((sweep / "points").iterdir()))
     assert sum(data["outputs"].values()) > 0
-    user.ok("unpack", "s1.tar.zst")
+    user.ok("unpack", "sweep.tar.zst")
     user.ok("verify", user.cwd / "s1/data/bundle")
 
 
 def test_a_point_is_packed_with_what_it_shares(user, sweep):
     point = sorted((sweep / "points").iterdir())[0]
     user.ok("archive", point)
-    name = f"s1-{point.name}.tar.zst"
+    name = f"sweep-{point.name}.tar.zst"
     data = json.loads(user.ok("verify", name, "--json").stdout)
     assert data["intact"] is True
     user.ok("unpack", name)

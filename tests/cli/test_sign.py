@@ -33,7 +33,7 @@ def signer(user, require, monkeypatch):
 
 @pytest.fixture
 def archive(signer):
-    signer.ok("archive", signer.bundle("--run-id", "r1"))
+    signer.ok("archive", signer.bundle("--run-id", "r1"), "-o", "r1.tar.zst")
     return signer.cwd / "r1.tar.zst"
 
 

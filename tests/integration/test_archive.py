@@ -260,7 +260,7 @@ def size_of(path):
 def test_the_packed_image_runs_where_there_is_no_other(user, tiny_image):
     bundle = user.lines("--run-id", "c1", image=tiny_image)
     user.valska("submit", bundle, "--scheduler", "local", "--wait")
-    user.valska("archive", bundle, "--title", "T")
+    user.valska("archive", bundle, "-o", "c1.tar.zst", "--title", "T")
     user.valska("verify", "c1.tar.zst")
     shutil.rmtree(bundle)
     user.run("mkdir", "else where")
@@ -322,7 +322,8 @@ def test_a_published_image_is_left_out(user, tiny_image):
     sha256 = json.loads((bundle / "manifest.json").read_text())["image"]["sha256"]
     reference, options = published(user, sha256)
     options = (*options, "--json")
-    left_out = json.loads(user.valska("archive", bundle, *options).stdout)
+    made = user.valska("archive", bundle, *options, "-o", "c2.tar.zst")
+    left_out = json.loads(made.stdout)
     assert left_out["document"]["image"]["path"] is None
     assert left_out["document"]["image"]["published"] == [reference]
     user.valska("verify", "c2.tar.zst")

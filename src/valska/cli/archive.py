@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="The archive.  [its run id, .tar.zst, here]",
+    help="The archive.  [NAME.tar.zst here, for the directory NAME]",
 )
 @click.option(
     "--with-image/--without-image",
@@ -95,7 +96,8 @@ def command(
     from valska.external_tools.core.archive.places import TAG_MANIFEST, TAGS
     from valska.external_tools.core.archive.selection import Choice
     from valska.external_tools.core.archive.source import ImageFinder, archive_name, select
-    from valska.external_tools.core.archive.writing import refuse_taken, write_archive
+    from valska.external_tools.core.archive.writing import write_archive
+    from valska.external_tools.core.run_directory import refuse_inside
 
     if output is not None:
         require_parent(output)
@@ -106,9 +108,9 @@ def command(
         image=image, inputs=Inputs(inputs), outputs=not without_outputs, find_image=finder
     )
     selection = select(path, choice)
-    file = output or Path(archive_name(path, selection))
+    file = output or Path(archive_name(path))
+    refuse_inside(file)
     if dry_run:
-        refuse_taken(file)
         _plan(selection, file, as_json)
         return
     with Transfer("Packing") as transfer:
@@ -160,6 +162,8 @@ def _plan(selection: Selection, file: Path, as_json: bool) -> None:
         return
     result(f"Would pack {files} files, {bytes_text(size)}, into {file.absolute()}.")
     _tell_absent(selection)
+    if os.path.lexists(file):
+        note(f"{file} exists already: choose another name with -o, or remove it.")
 
 
 def _tell_absent(selection: Selection) -> None:

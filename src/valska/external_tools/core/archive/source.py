@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from valska.external_tools.core.archive.places import SUFFIX
+from valska.external_tools.core.archive import places
 from valska.external_tools.core.archive.selection import (
     Choice,
     Selection,
@@ -41,11 +42,28 @@ def select(path: Path, choice: Choice) -> Selection:
     return select_bundle(open_bundle(path), choice)
 
 
-def archive_name(path: Path, selection: Selection) -> str:
-    """Return the file name of an archive that was given none."""
-    if selection.document.units is not None:
-        return f"{selection.document.run_id}-{path.absolute().name}{SUFFIX}"
-    return f"{selection.document.run_id}{SUFFIX}"
+def archive_name(path: Path) -> str:
+    """Return the file name of an archive that was given none: that of the directory.
+
+    A point of a sweep has that of the sweep before its own, and what was unpacked has that of
+    the directory that was unpacked.
+    """
+    sweep = None if is_sweep(path) else sweep_of(path)
+    if sweep:
+        return f"{_directory_name(sweep.path)}-{_plain(path).name}{places.SUFFIX}"
+    return f"{_directory_name(path)}{places.SUFFIX}"
+
+
+def _directory_name(path: Path) -> str:
+    whole = _plain(path)
+    bag = whole.parents[1] if len(whole.parents) > 1 else whole
+    is_unpacked = whole == bag / places.BUNDLE and (bag / places.BAGIT).is_file()
+    return bag.name if is_unpacked else whole.name
+
+
+def _plain(path: Path) -> Path:
+    """Return a whole path without dots; links keep their names."""
+    return Path(os.path.normpath(path.absolute()))
 
 
 class ImageFinder:
