@@ -288,7 +288,8 @@ def test_wrong_image_is_refused(tmp_path, scripts, records):
     made = bundle(tmp_path, image=image, runner=RunnerKind.CONTAINER, site=Site(apptainer="true"))
     assert sha256_file(sif) in _refused(made, scripts, records)
     sif.unlink()
-    assert "VALSKA_IMAGE" in _refused(made, scripts, records, code=3)
+    reason = _refused(made, scripts, records, code=3)
+    assert f"not at '{sif}'; set VALSKA_IMAGE" in reason
 
 
 def test_missing_apptainer_is_refused(tmp_path, scripts, records):

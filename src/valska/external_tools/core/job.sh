@@ -183,7 +183,7 @@ load_site() {
         site_env_sha256=$REPLY
         json_string "$(<"$common/site.env")"
         site_env_json=$REPLY
-        [[ -n $VALSKA_IMAGE && -e $VALSKA_IMAGE ]] && site_image=$VALSKA_IMAGE
+        [[ -n $VALSKA_IMAGE ]] && [[ -e $VALSKA_IMAGE || -z $site_image ]] && site_image=$VALSKA_IMAGE
     fi
     apptainer=${VALSKA_APPTAINER:-apptainer}
     image=$site_image
