@@ -238,3 +238,26 @@ def test_a_page_is_of_outputs_and_a_dry_run_writes_none(user):
     assert user.run("diff", bundle, bundle, "-o", "cmp").exit_code == 2
     user.ok("diff", bundle, bundle, "--outputs", "-o", "cmp", "--dry-run")
     assert not (user.cwd / "cmp").exists()
+
+
+def test_a_page_takes_no_place_of_other_files(user):
+    bundle, other = ran(user, "one"), ran(user, "other", "--override", "then='; true'")
+    user.write("mine/comparison.md", "precious")
+    user.write("yours/comparison.json", '{"my": 1}')
+    before = {path: path.read_bytes() for path in user.cwd.rglob("*") if path.is_file()}
+    for place in (bundle, other / "cmp", "mine", "yours"):
+        result = user.run("diff", bundle, other, "--outputs", "-o", place)
+        assert result.exit_code == 2
+        assert "itself" in result.stderr or "holds other files" in result.stderr
+    assert {path: path.read_bytes() for path in user.cwd.rglob("*") if path.is_file()} == before
+
+
+def test_a_page_takes_the_place_of_an_earlier_one_of_the_same_reference(user):
+    bundle, other = ran(user, "one"), ran(user, "other", "--override", "then='; true'")
+    for new in (bundle, other):
+        user.ok("diff", bundle, new, "--outputs", "-o", "cmp")
+        data = json.loads((user.cwd / "cmp/comparison.json").read_text())
+        assert data["new"]["place"] == str(new)
+    result = user.run("diff", other, bundle, "--outputs", "-o", "cmp")
+    assert result.exit_code == 2
+    assert "cmp holds other files" in result.stderr

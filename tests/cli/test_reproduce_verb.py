@@ -203,6 +203,50 @@ def test_there_is_no_place_in_a_bundle(user):
     assert "is a bundle or a sweep itself" in done.stderr
 
 
+def test_a_refused_place_is_not_written_to(user):
+    """Neither a bundle, nor a sweep, nor a directory of the user's own files."""
+    bundle, other = ran(user, output="run"), user.bundle(output="other")
+    command = ("sweep", "linetool", "--template", "three", "--runner", "host")
+    user.ok(*command, "--values", "run=true,false", "-o", "survey")
+    for number, name in enumerate(("comparison.json", "reference.json", "bundle/my.txt")):
+        user.write(f"mine {number}/{name}", '{"my": 1, "valska_version": 2}')
+    user.ok("archive", bundle, "-o", "run.tar.zst")
+    link = user.cwd / "link"
+    link.symlink_to(other, target_is_directory=True)
+    before = files(user.cwd)
+    for path in (bundle, "run.tar.zst"):
+        for place in (other, user.cwd / "survey", link, user.cwd):
+            done, _ = reproduced(user, path, code=2, output=place)
+            assert "itself" in done.stderr or "holds other files" in done.stderr
+        for place in user.cwd.glob("mine *"):
+            done, _ = reproduced(user, path, code=2, output=place)
+            assert "holds other files" in done.stderr
+    assert files(user.cwd) == before
+    assert user.ok("verify", other).exit_code == 0
+
+
+def files(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_a_killed_call_left_behind_takes_no_place(user):
+    bundle = ran(user)
+    user.write("again/.bundle.0123456789ab.partial/manifest.json", "{}")
+    done, _ = reproduced(user, bundle)
+    assert done.stdout.splitlines()[-1] == "identical"
+
+
+def test_the_comparison_alone_keeps_its_place_for_the_same_reference(user):
+    bundle, other = ran(user), ran(user, "--override", "then='; true'", output="other")
+    _, place = reproduced(user, bundle)
+    shutil.rmtree(place / "bundle")
+    before = files(place)
+    done, _ = reproduced(user, other, code=2)
+    assert "holds other files" in done.stderr
+    assert files(place) == before
+    reproduced(user, bundle)
+
+
 @pytest.mark.parametrize("name", ["run", "run.tar.zst", "run.tar"])
 def test_the_place_is_named_after_what_is_reproduced(name):
     assert str(reproduce._place(reproduce.Path("there") / name)) == "run-reproduction"

@@ -68,6 +68,8 @@ def command(
         one, other = (_opened(path, stack) for path in (a, b))
         if outputs:
             sides = [_with_outputs(path, side) for path, side in ((a, one), (b, other))]
+            if output:
+                _require_place(output, sides[0])
             _outputs(sides[0], sides[1], tolerances, None if dry_run else output, as_json)
             return
         found = _compared((a, one), (b, other))
@@ -125,6 +127,12 @@ def _with_outputs(path: Path, side: AnySide) -> Side:
             f"Name one of its points, as {plain(path)}/points/LABEL, or use `valska compare`.",
         )
     return side
+
+
+def _require_place(folder: Path, reference: Side) -> None:
+    from valska.external_tools.core.reproduction.taking import require_place_of_comparison
+
+    require_place_of_comparison(folder, reference.manifest.bundle_id)
 
 
 def _outputs(one: Side, other: Side, tolerances: Any, folder: Path | None, as_json: bool) -> None:

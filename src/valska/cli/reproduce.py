@@ -29,7 +29,10 @@ from valska.external_tools.core.reproduction.reference import (
     open_parent,
 )
 from valska.external_tools.core.reproduction.replay import Parent
-from valska.external_tools.core.run_directory import refuse_inside
+from valska.external_tools.core.reproduction.taking import (
+    require_place_of,
+    require_place_of_archive,
+)
 from valska.external_tools.core.submission.preparation import scheduler_of
 
 _SUFFIXES = (".zst", ".tar")
@@ -102,11 +105,14 @@ def command(
     tolerances = take_tolerances(options)
     parse_directives(directives)
     place = running.Reproduction((output or _place(path)).absolute())
-    refuse_inside(place.path)
+    if path.is_file():
+        require_place_of_archive(place.path, place.reference, path)
     if dry_run and path.is_file():
         _rehearse_archive(path, place, as_json)
         return
     located = _located(path, place.reference)
+    if not path.is_file():
+        require_place_of(place.path, located)
     settings = resolve(located.manifest.tool, flags={"scheduler": scheduler}, path=state().config)
     given = Given(tolerances, directives, ranks, image, waits, dry_run, as_json)
     if isinstance(located, LocatedSweep):

@@ -180,12 +180,17 @@ def parent_of(
     )
 
 
+def archive_end(path: Path) -> str:
+    """Return the last bytes of an archive, in hexadecimal; they tell it from another."""
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - TRAILER_BYTES, 0))
+        return file.read().hex()
+
+
 def _unpack(path: Path, unpacked: Path, progress: Callable[[int, int], None]) -> None:
     """Unpack an archive, unless an earlier call has; its last bytes tell it from another."""
     note = unpacked.with_name(f"{unpacked.name}.json")
-    with path.open("rb") as file:
-        file.seek(max(path.stat().st_size - TRAILER_BYTES, 0))
-        mark = {"archive": path.name, "end": file.read().hex()}
+    mark = {"archive": path.name, "end": archive_end(path)}
     if not unpacked.is_dir():
         with _nothing_left(note):
             write_json_atomic(note, mark)

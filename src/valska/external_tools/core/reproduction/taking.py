@@ -1,0 +1,147 @@
+"""Which directories a reproduction or a comparison may write into: none with another's files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from valska.external_tools.core.comparison.document import FILE_NAME
+from valska.external_tools.core.errors import ValskaError
+from valska.external_tools.core.reproduction.reference import (
+    Located,
+    LocatedSweep,
+    archive_end,
+)
+from valska.external_tools.core.run_directory import (
+    RunDirectoryError,
+    TakenError,
+    is_bundle,
+    refuse_inside,
+)
+from valska.external_tools.core.sweep.layout import is_sweep
+from valska.external_tools.core.utils import load_json
+
+_LEFT_BEHIND = (".tmp", ".partial")
+"""How hidden files end that a call leaves behind when it is killed."""
+_SHOWN = 3
+_HINT = "Choose a new or an empty directory with -o DIR."
+
+
+def require_place(folder: Path) -> None:
+    """Refuse a directory that is a bundle or a sweep, or lies in one.
+
+    Raises
+    ------
+    TakenError
+        If it is, or does.
+    """
+    real = Path(os.path.realpath(folder))
+    refuse_inside(real)
+    if is_bundle(real) or is_sweep(real):
+        raise TakenError(f"{real} is a bundle or a sweep itself", _HINT)
+
+
+def require_place_of_archive(folder: Path, unpacked: Path, archive: Path) -> None:
+    """Refuse a directory with other files than those of the reproduction of an archive.
+
+    Parameters
+    ----------
+    folder
+        Where the reproduction goes.
+    unpacked
+        Where in it the archive is unpacked.
+    archive
+        The archive.
+
+    Raises
+    ------
+    TakenError
+        If it holds something, and not what was unpacked of an archive.
+    """
+    require_place(folder)
+    names = _names(folder)
+    if not names:
+        return
+    noted = _read(unpacked.with_name(f"{unpacked.name}.json"))
+    # What was unpacked of another archive is refused where it would be taken.
+    if noted.get("end") != archive_end(archive) and not (unpacked.is_dir() and "end" in noted):
+        raise _taken(folder, names)
+
+
+def require_place_of(folder: Path, located: Located | LocatedSweep) -> None:
+    """Refuse a directory with other files than those of the reproduction of a bundle or a sweep.
+
+    What is made there is looked at where it would be taken.
+
+    Raises
+    ------
+    TakenError
+        If it holds something, and neither a bundle or a sweep that was made nor a comparison with
+        the same reference.
+    """
+    require_place(folder)
+    names = _names(folder)
+    made = is_bundle(folder / "bundle") or is_sweep(folder / "sweep")
+    if names and not made and not _compares(folder, _identity(located)):
+        raise _taken(folder, names)
+
+
+def require_place_of_comparison(folder: Path, bundle_id: str) -> None:
+    """Refuse a directory with other files than those of a comparison with a reference.
+
+    Parameters
+    ----------
+    folder
+        Where the comparison goes.
+    bundle_id
+        Of the reference.
+
+    Raises
+    ------
+    TakenError
+        If it holds something, and no comparison with that reference.
+    """
+    require_place(folder)
+    names = _names(folder)
+    if names and not _compares(folder, {"bundle_id": bundle_id}):
+        raise _taken(folder, names)
+
+
+def _identity(located: Located | LocatedSweep) -> Mapping[str, str]:
+    if isinstance(located, LocatedSweep):
+        return {"seal": located.manifest.common_seal}
+    return {"bundle_id": located.manifest.bundle_id}
+
+
+def _compares(folder: Path, identity: Mapping[str, str]) -> bool:
+    """Return whether a comparison that this program wrote is there, with the same reference."""
+    found = _read(folder / FILE_NAME)
+    reference = found.get("reference")
+    if "valska_version" not in found or not isinstance(reference, dict):
+        return False
+    return all(reference.get(name) == value for name, value in identity.items())
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return load_json(path)
+    except ValskaError:
+        return {}
+
+
+def _names(folder: Path) -> list[str]:
+    """Return what is in a directory, but for what killed calls have left behind."""
+    try:
+        names = sorted(path.name for path in folder.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise RunDirectoryError(f"cannot read {folder}: {error.strerror}", _HINT) from error
+    return [one for one in names if not (one.startswith(".") and one.endswith(_LEFT_BEHIND))]
+
+
+def _taken(folder: Path, names: list[str]) -> TakenError:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return TakenError(f"{folder} holds other files: {', '.join(names[:_SHOWN])}{more}", _HINT)
