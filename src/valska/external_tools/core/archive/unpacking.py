@@ -104,8 +104,8 @@ def rehearse_unpacking(
 
     Parameters and errors are those of `unpack_archive`; nothing is written.
     """
-    _place(archive, directory, output)
-    read = read_archive(archive, limits=limits, progress=progress)
+    _require_writable(_place(archive, directory, output))
+    read = read_archive(archive, limits=limits, sink=_Nowhere(), progress=progress)
     return _judged(archive, read, directory, output)
 
 
@@ -116,6 +116,15 @@ def _place(archive: Path, directory: Path, output: Path | None) -> Path:
         _refuse_taken(output)
     refuse_inside(place / archive.name)
     return place
+
+
+def _require_writable(place: Path) -> None:
+    try:
+        os.stat(f"{place}/.")  # noqa: PTH116 - pathlib leaves the dot out, which asks for a directory
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise _unwritable(place, error) from error
 
 
 def _judged(archive: Path, read: Read, directory: Path, output: Path | None) -> Unpacked:
@@ -147,6 +156,19 @@ def _unpack(
     (staging / "whole").replace(unpacked.path)
     fsync_directory(unpacked.path.parent)
     return unpacked
+
+
+class _Nowhere:
+    """Writes nothing; with it, what is hostile is refused as soon as with `_Writer`."""
+
+    def begin(self, name: str, header: Header) -> None:
+        """Pass over an entry."""
+
+    def data(self, view: memoryview) -> None:
+        """Pass over some bytes of it."""
+
+    def end(self) -> None:
+        """Pass over its end."""
 
 
 class _Writer:
