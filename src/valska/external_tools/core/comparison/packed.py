@@ -26,7 +26,9 @@ _WANTED = re.compile(
     rf"|containers/[^/]+\.image\.json)|{places.DOCUMENT}"
 )
 _MOST_BYTES = 1 << 30
-"""Of all that is read of an archive."""
+"""Of all that is read of an archive, with `_ENTRY_BYTES` more for each file and directory."""
+
+_ENTRY_BYTES = 1 << 13
 
 
 @contextmanager
@@ -54,7 +56,7 @@ def packed_side(
     """
     with tempfile.TemporaryDirectory(prefix="valska-") as folder:
         root = Path(folder)
-        taker = _Taker(folder)
+        taker = _Taker(folder, archive.name)
         try:
             read = read_archive(archive, fast=True, sink=taker, progress=progress)
         finally:
@@ -83,8 +85,9 @@ def _side(path: Path, units: tuple[str, ...] | None) -> Side | SweepSide:
 class _Taker:
     """Writes those files of an archive that say what was to be done."""
 
-    def __init__(self, root: str) -> None:
-        self._root = root
+    def __init__(self, root: str, archive: str) -> None:
+        self._root, self._archive = root, archive
+        self._made = {""}
         self._descriptor = -1
         self._size = 0
 
@@ -92,13 +95,25 @@ class _Taker:
         """Open a file that is wanted."""
         if header.kind is not Kind.FILE or not _WANTED.fullmatch(name):
             return
-        self._size += header.size
-        if self._size > _MOST_BYTES:
-            raise VerificationError(f"its manifests and configurations are too large: {name}")
-        path = f"{self._root}/{name}"
-        os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120 - there are many
+        self._make(name.rpartition("/")[0])
+        self._count(name, header.size)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._descriptor = os.open(path, flags, 0o600)
+        self._descriptor = os.open(f"{self._root}/{name}", flags, 0o600)
+
+    def _make(self, name: str) -> None:
+        if name not in self._made:
+            self._make(name.rpartition("/")[0])
+            self._count(name)
+            os.mkdir(f"{self._root}/{name}")  # noqa: PTH102 - there are many
+            self._made.add(name)
+
+    def _count(self, name: str, size: int = 0) -> None:
+        self._size += size + _ENTRY_BYTES
+        if self._size > _MOST_BYTES:
+            raise VerificationError(
+                f"too many or too large manifests and configurations in {self._archive}: {name}",
+                "Unpack it with `valska unpack`, and name the bundle in it.",
+            )
 
     def data(self, view: memoryview) -> None:
         """Write some bytes of it."""
