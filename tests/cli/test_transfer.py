@@ -1,9 +1,12 @@
 """The line that tells how far work on many bytes is, at a terminal and elsewhere."""
 
+import fcntl
 import os
 import pty
+import struct
 import subprocess
 import sys
+import termios
 
 import pytest
 
@@ -36,14 +39,17 @@ main()
 """
 
 
-def told(verbosity=0, terminal=True, **variables):
-    """Return what is written to stderr, which may be a terminal."""
+def told(verbosity=0, terminal=True, columns=60, **variables):
+    """Return what is written to stderr, which may be a terminal; stdout is none."""
     master, slave = pty.openpty() if terminal else os.pipe()
+    if terminal:
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     code = WORK.format(verbosity=verbosity)
     process = subprocess.Popen(
         [sys.executable, "-c", code],
+        stdout=subprocess.DEVNULL,
         stderr=slave,
-        env={"PATH": os.environ["PATH"], "TERM": "xterm", "COLUMNS": "60", **variables},
+        env={"PATH": os.environ["PATH"], "TERM": "xterm", **variables},
     )
     os.close(slave)
     said = b""
@@ -68,6 +74,15 @@ def test_at_a_terminal_one_line_is_drawn_in_place():
     assert [text for text in drawn if "small" in text or "cut off" in text] == []
     assert drawn[-1].endswith("\nError: gone\n")
     assert max(map(len, drawn[1:-1])) < 60
+
+
+@pytest.mark.parametrize(
+    ("columns", "variables", "width"), [(30, {}, 30), (60, {"COLUMNS": "20"}, 20), (0, {}, 80)]
+)
+def test_the_line_is_no_wider_than_the_terminal(columns, variables, width):
+    drawn = told(columns=columns, **variables).split("\r\x1b[K")[1]
+    assert drawn.startswith("Packing: 20.0 MB of")
+    assert len(drawn) == width - 1 or (width == 80 and drawn.endswith(" left"))
 
 
 def test_elsewhere_what_is_through_is_told_once():

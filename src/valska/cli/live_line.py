@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
+from contextlib import suppress
 
 import click
 
 from valska.cli.output import plain
 from valska.cli.state import state
+
+_COLUMNS = 80
+"""Where the terminal does not say."""
 
 
 class LiveLine:
@@ -28,8 +31,7 @@ class LiveLine:
 
     def draw(self, text: str) -> None:
         """Show a text in place of the one before, as much of it as fits."""
-        width = shutil.get_terminal_size().columns - 1
-        self._write(plain(text)[:width])
+        self._write(plain(text)[: _columns() - 1])
         self._drawn = True
 
     def clear(self) -> None:
@@ -41,3 +43,13 @@ class LiveLine:
     def _write(self, text: str) -> None:
         if self.shows:
             click.echo(f"\r\x1b[K{text}", err=True, nl=False, color=True)
+
+
+def _columns() -> int:
+    """Return how wide the terminal behind stderr is; stdout may be none, or another one."""
+    with suppress(KeyError, ValueError):
+        if (told := int(os.environ["COLUMNS"])) > 0:
+            return told
+    with suppress(OSError, ValueError):
+        return os.get_terminal_size(sys.stderr.fileno()).columns or _COLUMNS
+    return _COLUMNS
