@@ -8,6 +8,7 @@ import stat
 import threading
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -44,6 +45,7 @@ from valska.external_tools.core.images.registry.referrers import (
 )
 from valska.external_tools.core.images.registry.sifs import sif_layer, sif_manifest
 from valska.external_tools.core.images.registry.transport import NoAnswerError, retried
+from valska.external_tools.core.images.registry.uploading import upload_blob
 from valska.external_tools.core.images.store import ImageStore
 from valska.external_tools.core.utils import sha256_bytes
 
@@ -570,6 +572,7 @@ class StandIn:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
+                self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 stand_in.asked.append((self.path, dict(self.headers)))
                 status, headers, body = stand_in.answers.pop(0)
                 self.send_response(status)
@@ -578,6 +581,8 @@ class StandIn:
                 self.end_headers()
                 with suppress(ConnectionError):
                     self.wfile.write(body)
+
+            do_HEAD = do_POST = do_PUT = do_GET  # noqa: N815
 
             def log_message(self, *words):
                 pass
@@ -607,6 +612,23 @@ def stand_in():
 PATIENT = Http(attempts=3, pause=0.01, environ={"HOME": "/nonexistent"})
 DOCUMENT = json.dumps({"mediaType": MANIFEST}).encode()
 FOUND = (200, {"Content-Type": MANIFEST}, DOCUMENT)
+
+
+def test_bytes_that_go_again_to_another_place_count_once(stand_in, tmp_path):
+    uploads = "/v2/x/blobs/uploads/"
+    to_one, to_other = {"Location": f"{uploads}one"}, {"Location": f"{uploads}other"}
+    registry = stand_in((404, {}, b""), (202, to_one, b""), (307, to_other, b""), (201, {}, b""))
+    path, size, told = tmp_path / "blob", 100_000, []
+    path.write_bytes(bytes(size))
+    connection = connect(f"{registry.host}/x:1", PATIENT)
+
+    def progress(*counts):
+        told.append(counts)
+
+    assert upload_blob(connection, "0" * 64, size, lambda: path.open("rb"), progress)
+    assert [place.partition("?")[0][-5:] for place, _ in registry.asked[2:]] == ["s/one", "other"]
+    assert max(told) == told[-1] == (size, size)
+    assert any(one > other for one, other in pairwise(told))
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503])

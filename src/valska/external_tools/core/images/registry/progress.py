@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from typing import IO, Any
 
@@ -58,6 +59,11 @@ class Watched:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go elsewhere, as for a registry that wants the file at another place."""
+        self._done = self._file.seek(offset, whence)
+        return self._done
 
     def read(self, size: int = -1) -> bytes:
         """Return so many bytes."""
