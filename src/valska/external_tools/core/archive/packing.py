@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, cast
 
@@ -211,25 +212,25 @@ class Packer:
         self._fill(data)
 
     def _add_source(self, member: Member, source: str) -> None:
-        try:
+        with _reading(source):
             descriptor = os.open(source, _FLAGS)
-            try:
-                self._read(member, descriptor)
+        try:
+            self._read(member, descriptor, source)
+            with _reading(source):
                 status = os.fstat(descriptor)
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            raise _unreadable(source, error) from error
+        finally:
+            os.close(descriptor)
         if (status.st_mtime_ns, status.st_ino) != member.stamp or status.st_size != member.size:
             raise _changed(source)
 
-    def _read(self, member: Member, descriptor: int) -> None:
+    def _read(self, member: Member, descriptor: int, source: str) -> None:
         left = member.size
         while left:
             room = self._room()[:left]
-            count = os.readv(descriptor, (room,))
+            with _reading(source):
+                count = os.readv(descriptor, (room,))
             if not count:
-                raise _changed(member.source or "")
+                raise _changed(source)
             left -= count
             batch = self._batch
             batch.pieces.append((member.name, batch.used, batch.used + count, not left))
@@ -292,6 +293,15 @@ def _frame_end() -> int:
     import zstandard
 
     return zstandard.FLUSH_FRAME
+
+
+@contextmanager
+def _reading(source: str) -> Iterator[None]:
+    """Say of a fault that it is the source's; those of what is written pass elsewhere."""
+    try:
+        yield
+    except OSError as error:
+        raise _unreadable(source, error) from error
 
 
 def _unreadable(source: str, error: OSError) -> ArchiveError:
