@@ -220,6 +220,26 @@ def test_a_file_of_holes_that_would_fill_the_memory_is_not_read(pack, source):
         tree.read(b"status")
 
 
+def test_many_files_of_holes_are_not_all_read(pack, source):
+    size, most = squashfs.LARGEST_READ, squashfs.MOST_READ // squashfs.LARGEST_READ
+    for number in range(most + 1):
+        with (source / f"METADATA{number}").open("wb") as file:
+            file.truncate(size)
+    with SquashfsTree(pack("-b", "1M")) as tree:
+        for number in range(most):
+            assert len(tree.read(b"METADATA%d" % number)) == size
+        with pytest.raises(PrerequisiteError, match=f"more than {squashfs.MOST_READ} bytes"):
+            tree.read(b"METADATA%d" % most)
+
+
+def test_a_large_squashfs_may_have_more_read(pack, source, monkeypatch):
+    path = pack("-noD", "-noF")
+    monkeypatch.setattr(squashfs, "MOST_READ", 1000)
+    with SquashfsTree(path) as tree:
+        for _ in range(10):
+            assert tree.read(b"large") == (source / "large").read_bytes()
+
+
 def test_a_size_of_blocks_that_none_has_is_refused(pack):
     path = pack()
     data = path.read_bytes()

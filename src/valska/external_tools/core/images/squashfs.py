@@ -35,6 +35,9 @@ CACHED_FRAGMENTS = 64
 LARGEST_READ = 64 << 20
 """Bytes of a file read whole. Lists of packages have a few megabytes; holes cost nothing."""
 
+MOST_READ = 1 << 30
+"""Bytes of all files read whole, or sixteen times those of the squashfs if that is more."""
+
 _SUPER = Struct("<4sIIIIHHHHHHQQQQQQQQ")
 _INODE = Struct("<HHHHII")
 _ENTRY = Struct("<HhHH")
@@ -152,6 +155,9 @@ class SquashfsTree:
             raise PrerequisiteError(f"there is no file {os.fsdecode(path)} in {self._path}")
         if content.size > LARGEST_READ:
             self._refuse(f"{os.fsdecode(path)} is larger than such a file is")
+        self._left -= content.size
+        if self._left < 0:
+            self._refuse(f"files that are read whole have more than {self._most_read} bytes")
         return b"".join(self._pieces(content))
 
     def sha256(self, node: Node) -> str:
@@ -180,6 +186,7 @@ class SquashfsTree:
         self._block_size, self._compression = fields[3], fields[5]
         self._root, self._inodes, self._directories = fields[11], fields[15], fields[16]
         self._fragments, used = fields[17], fields[12]
+        self._left = self._most_read = max(MOST_READ, 16 * used)
         if fields[9:11] != (4, 0):
             self._refuse(f"its squashfs is of version {fields[9]}.{fields[10]}")
         if self._block_size not in _BLOCK_SIZES:
