@@ -200,6 +200,9 @@ def test_another_image_is_taken_when_it_is_named_and_told(maker, stranger, tiny_
     assert found["reference"]["software"] != found["new"]["software"]
     assert found["reference"]["bundle_id"] != found["new"]["bundle_id"]
     assert ("image", "sha256") in {(one["kind"], one["key"]) for one in found["intent"]}
+    assert "the image was as named, another than the bundle's" in found["notes"]
+    reproduce(stranger, bundle, "--scheduler", "local", output="another image")
+    assert comparison(place)["notes"] == found["notes"]
 
 
 def test_an_image_that_is_nowhere_at_all_is_missed_and_nothing_is_left(maker, stranger, tiny_image):

@@ -13,8 +13,10 @@ from valska.external_tools.core.config import Settings
 from valska.external_tools.core.errors import PrerequisiteError, ValskaError
 from valska.external_tools.core.images import adopt, digest_image, resolve_image
 from valska.external_tools.core.images.store import ImageStore
+from valska.external_tools.core.manifest import Manifest
 from valska.external_tools.core.reproduction.replay import Parent, image_files, parent_image
 from valska.external_tools.core.submission.preparation import site_image
+from valska.external_tools.core.utils import load_json, write_json_atomic
 
 _BUILT = ("definition", "lock")
 
@@ -83,6 +85,21 @@ def find_image(
         f"no image {_wanted(parent)[:12]}: " + "; ".join(tried),
         "Name it with --image PATH.",
     )
+
+
+def note_image(note: Path, found: Found) -> None:
+    """Write down how an image was come by, for later calls, which take what is there."""
+    write_json_atomic(note, {"sha256": found.image.sha256, "how": found.how})
+
+
+def noted_image(note: Path, made: Manifest) -> str | None:
+    """Return how the image of what an earlier call has made was come by; None if not noted."""
+    try:
+        noted = load_json(note)
+    except ValskaError:
+        return None
+    same = made.image is not None and noted.get("sha256") == made.image.get("sha256")
+    return str(noted.get("how")) if same else None
 
 
 def fetch_image(parent: Parent, settings: Settings) -> Found | None:

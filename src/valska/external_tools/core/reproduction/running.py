@@ -19,7 +19,14 @@ from valska.external_tools.core.config import Settings
 from valska.external_tools.core.errors import PrerequisiteError
 from valska.external_tools.core.jobs import Submission, submit
 from valska.external_tools.core.manifest import Manifest, read_manifest
-from valska.external_tools.core.reproduction.images import ELSEWHERE, Found, Source, find_image
+from valska.external_tools.core.reproduction.images import (
+    ELSEWHERE,
+    Found,
+    Source,
+    find_image,
+    note_image,
+    noted_image,
+)
 from valska.external_tools.core.reproduction.replay import Parent, check_made, has_ranks, recreate
 from valska.external_tools.core.reproduction.software import software_notes
 from valska.external_tools.core.run_directory import Bundle, TakenError, ensure_run_dir, is_bundle
@@ -61,6 +68,11 @@ class Reproduction:
     def reference(self) -> Path:
         """Where an archive was unpacked."""
         return self.path / "reference"
+
+    @property
+    def image_note(self) -> Path:
+        """How the image was come by."""
+        return self.path / "image.json"
 
     @property
     def document(self) -> Path:
@@ -163,6 +175,8 @@ def make(wish: Wish) -> Made:
         environment=environment_of(site, wish.parent.manifest),
         ranks=wish.ranks,
     )
+    if found is not None:
+        note_image(wish.place.image_note, found)
     return Made(made, found)
 
 
@@ -237,7 +251,8 @@ def conclude(
     found = compare_runs(
         parent.bundle, made.bundle.bundle, tolerances, reasons=dict(_reasons(status))
     )
-    notes = software_notes(parent, made.bundle, place.packages, made.image)
+    how = noted_image(place.image_note, made.bundle.manifest)
+    notes = software_notes(parent, made.bundle, place.packages, how)
     found = replace(found, notes=(*found.notes, *notes))
     write_comparison(found, place.document, place.page)
     return found

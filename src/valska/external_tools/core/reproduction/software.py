@@ -9,7 +9,6 @@ from pathlib import Path
 
 from valska.external_tools.core.comparison.environment import recorded_packages_of
 from valska.external_tools.core.comparison.runs import software_of
-from valska.external_tools.core.reproduction.images import Found
 from valska.external_tools.core.reproduction.replay import Parent
 from valska.external_tools.core.runner import RunnerKind
 from valska.external_tools.core.utils import write_atomic
@@ -18,7 +17,7 @@ _SETUP = "site_setup() {"
 
 
 def software_notes(
-    reference: Parent, new: Parent, packages: Path, image: Found | None
+    reference: Parent, new: Parent, packages: Path, image: str | None
 ) -> Iterator[str]:
     """Yield what a comparison says of the software.
 
@@ -30,11 +29,11 @@ def software_notes(
         Where to write the packages of the reference's conda environment if the new one has
         others: the file from which conda makes it again.
     image
-        Where the image was found, if it was looked for.
+        How the image was come by, if that is known.
     """
     runner = RunnerKind(reference.manifest.runner)
     if image is not None:
-        yield f"the image was {image.how}"
+        yield f"the image was {image}"
     if runner is RunnerKind.HOST:
         yield "both ran on their hosts: nothing stands for the software there, so it may differ"
     if runner is RunnerKind.CONDA:

@@ -17,7 +17,7 @@ from valska.external_tools.core.comparison.verdict import Tolerances
 from valska.external_tools.core.comparison.written import COMPLETED, read_written
 from valska.external_tools.core.errors import PrerequisiteError, SubmissionError
 from valska.external_tools.core.manifest import read_manifest
-from valska.external_tools.core.reproduction.images import Found
+from valska.external_tools.core.reproduction.images import Found, note_image, noted_image
 from valska.external_tools.core.reproduction.replay import Parent, has_ranks, must_agree
 from valska.external_tools.core.reproduction.running import Wish, environment_of, image_of
 from valska.external_tools.core.reproduction.software import software_notes
@@ -110,6 +110,8 @@ def make_sweep(wish: SweepWish) -> MadeSweep:
         environment=environment_of(site, whole.parent.manifest),
         ranks=whole.ranks,
     )
+    if found is not None:
+        note_image(whole.place.image_note, found)
     return MadeSweep(made, found)
 
 
@@ -269,7 +271,8 @@ def conclude_sweep(
     )
     side, place = made.side, wish.whole.place
     whole = Parent(side.sweep.bundle, side.common)
-    notes = software_notes(wish.parent.common, whole, place.packages, made.image)
+    how = noted_image(place.image_note, side.common)
+    notes = software_notes(wish.parent.common, whole, place.packages, how)
     found = replace(found, notes=(*found.notes, *notes))
     write_json_atomic(place.document, to_json(found))
     write_atomic(place.page, render_sweep_page(found).encode())
