@@ -232,6 +232,22 @@ def test_a_run_that_never_started_can_be_packed(user):
     user.ok("verify", "new.tar.zst")
 
 
+def test_what_has_not_completed_is_told(user):
+    bundle = user.bundle("--run-id", "r1", "--override", "then=exit 3")
+    told = "Not completed: count not run, double not run."
+    assert told in user.ok("archive", bundle, "--dry-run").stderr
+    assert user.run("submit", bundle, "--scheduler", "local", "--wait").exit_code != 0
+    assert "Not completed: count failed, double not run." in user.ok("archive", bundle).stderr
+    data = json.loads(user.ok("archive", bundle, "-o", "b.tar.zst", "--json").stdout)
+    assert data["unfinished"] == {"count": {"failed": 1}, "double": {"not run": 1}}
+
+
+def test_a_finished_run_is_packed_without_a_warning(user, bundle):
+    assert "Not completed" not in user.ok("archive", bundle).stderr
+    data = json.loads(user.ok("archive", bundle, "--dry-run", "--json").stdout)
+    assert data["unfinished"] == {}
+
+
 def test_a_dry_run_of_unpack_checks_everything_and_writes_nothing(user):
     user.bundle("--run-id", "r1")
     user.ok("archive", "bundle", "-o", "r1.tar.zst")
@@ -268,8 +284,13 @@ def sweep(user):
 
 
 def test_a_sweep_is_packed_checked_and_unpacked(user, sweep):
+    told = user.ok("archive", sweep, "--dry-run").stderr
+    assert "count not run (3 times), double not run (3 times)" in told
+    point = sorted((sweep / "points").iterdir())[0]
+    told = user.ok("archive", point, "--dry-run").stderr
+    assert "count not run, double not run" in told
     user.ok("submit", sweep, "--scheduler", "local", "--wait")
-    user.ok("archive", sweep)
+    assert "Not completed" not in user.ok("archive", sweep).stderr
     data = json.loads(user.ok("verify", "sweep.tar.zst", "--json").stdout)
     assert data["units"] == len(list((sweep / "points").iterdir()))
     assert sum(data["outputs"].values()) > 0

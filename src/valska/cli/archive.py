@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,7 +96,12 @@ def command(
     from valska.external_tools.core.archive.document import Inputs
     from valska.external_tools.core.archive.places import TAG_MANIFEST, TAGS
     from valska.external_tools.core.archive.selection import Choice
-    from valska.external_tools.core.archive.source import ImageFinder, archive_name, select
+    from valska.external_tools.core.archive.source import (
+        ImageFinder,
+        archive_name,
+        select,
+        unfinished,
+    )
     from valska.external_tools.core.archive.writing import write_archive
     from valska.external_tools.core.run_directory import refuse_inside
 
@@ -111,14 +117,15 @@ def command(
     file = output or Path(archive_name(path))
     refuse_inside(file)
     if dry_run:
-        _plan(selection, file, as_json)
+        _plan(selection, file, unfinished(path, selection), as_json)
         return
     with Transfer("Packing") as transfer:
         written = write_archive(
             selection, file, description, allowed_secrets=allowed, progress=transfer.reach
         )
+    undone = unfinished(path, selection)
     facts: dict[str, Any] = {"archive": file.absolute(), "size": written.size}
-    facts |= {"files": written.files, "payload": written.payload}
+    facts |= {"files": written.files, "payload": written.payload, "unfinished": undone}
     if as_json:
         result_json({**facts, "document": asdict(written.document)})
         return
@@ -126,6 +133,7 @@ def command(
     files = written.files + len((*TAGS, TAG_MANIFEST))
     note(f"{files} files, {bytes_text(written.payload)}, in {bytes_text(written.size)}.")
     _tell_absent(selection)
+    _tell_unfinished(undone)
 
 
 def _description(
@@ -153,17 +161,32 @@ def _description(
     return merged(read_citation(citation), asked) if citation else asked
 
 
-def _plan(selection: Selection, file: Path, as_json: bool) -> None:
+def _plan(
+    selection: Selection, file: Path, undone: Mapping[str, Mapping[str, int]], as_json: bool
+) -> None:
     size = sum(member.size for member in selection.members)
     files = sum(1 for member in selection.members if member.source or member.data is not None)
     if as_json:
-        facts = {"archive": file.absolute(), "files": files, "payload": size, "dry_run": True}
+        facts: dict[str, Any] = {"archive": file.absolute(), "files": files, "payload": size}
+        facts["dry_run"] = True
+        facts["unfinished"] = undone
         result_json({**facts, "document": asdict(selection.document)})
         return
     result(f"Would pack {files} files, {bytes_text(size)}, into {file.absolute()}.")
     _tell_absent(selection)
+    _tell_unfinished(undone)
     if os.path.lexists(file):
         note(f"{file} exists already: choose another name with -o, or remove it.")
+
+
+def _tell_unfinished(undone: Mapping[str, Mapping[str, int]]) -> None:
+    parts = [
+        f"{stage} {state}" + (f" ({count} times)" if count > 1 else "")
+        for stage, states in undone.items()
+        for state, count in states.items()
+    ]
+    if parts:
+        note(f"Not completed: {', '.join(parts)}. A reproduction cannot be compared with that.")
 
 
 def _tell_absent(selection: Selection) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +17,13 @@ from valska.external_tools.core.archive.selection import (
     select_bundle,
     select_sweep,
 )
+from valska.external_tools.core.comparison.written import COMPLETED, read_unit
 from valska.external_tools.core.errors import ValskaError
 from valska.external_tools.core.images.store.layout import PUBLISHED_SUFFIX
+from valska.external_tools.core.manifest import StageEntry
 from valska.external_tools.core.run_directory import Bundle, open_bundle
 from valska.external_tools.core.site import path_said
+from valska.external_tools.core.sweep.document import read_sweep_manifest
 from valska.external_tools.core.sweep.layout import is_sweep, open_sweep, sweep_of
 from valska.external_tools.core.utils import load_json
 
@@ -64,6 +70,40 @@ def _directory_name(path: Path) -> str:
 def _plain(path: Path) -> Path:
     """Return a whole path without dots; links keep their names."""
     return Path(os.path.normpath(path.absolute()))
+
+
+def unfinished(path: Path, selection: Selection) -> dict[str, dict[str, int]]:
+    """Return what has not completed of what is packed: stage to state to how often.
+
+    Parameters
+    ----------
+    path, selection
+        See `select`.
+    """
+    states: dict[str, Counter[str]] = {}
+    for unit, stages in _units(path, selection):
+        manifest = replace(selection.manifest, stages=stages)
+        for stage, state in read_unit(unit, manifest, fast=True).states.items():
+            if state != COMPLETED:
+                states.setdefault(stage, Counter())[state] += 1
+    order = [stage.name for stage in selection.manifest.stages]
+    return {name: dict(sorted(states[name].items())) for name in order if name in states}
+
+
+def _units(path: Path, selection: Selection) -> Iterator[tuple[Bundle, tuple[StageEntry, ...]]]:
+    """Yield the directories that jobs write into, and the stages of each."""
+    stages, units = selection.manifest.stages, selection.document.units
+    sweep = open_sweep(path) if is_sweep(path) else sweep_of(path)
+    if sweep is None:
+        yield open_bundle(path), stages
+        return
+    whole = read_sweep_manifest(sweep)
+    does = {one.place: [each for each in stages if each.name == one.stage] for one in whole.shared}
+    for point in whole.points:
+        does[point.place] = [each for each in stages if each.name not in point.shared]
+    for place, own in does.items():
+        if units is None or place in units:
+            yield sweep.unit(place), tuple(own)
 
 
 class ImageFinder:
