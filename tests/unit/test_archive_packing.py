@@ -145,9 +145,20 @@ def test_every_kind_of_change_is_found(change, tmp_path):
 def test_what_is_not_as_it_was_made_is_not_packed(bundle, tmp_path, place, name):
     with (bundle.path / place).open("a") as file:
         file.write("more")
-    with pytest.raises(VerificationError, match=name):
+    with pytest.raises(VerificationError, match=f"altered: {name}") as caught:
         pack(bundle, tmp_path / "a.tar.zst")
+    assert caught.value.message.startswith(f"{bundle.path} is not as it was made")
+    assert f"`valska verify {bundle.path}`" in caught.value.hint
     assert not hidden(tmp_path)
+
+
+def test_an_altered_reference_is_named_by_its_place_in_the_bundle(tmp_path):
+    big = tmp_path / "sky.txt"
+    big.write_text("from afar\n")
+    bundle = finished(tmp_path, inputs={"data.txt": big}, copy_limit=0)
+    big.write_text("from anear\n")
+    with pytest.raises(VerificationError, match=r"altered: inputs/data\.txt"):
+        pack(bundle, tmp_path / "a.tar.zst")
 
 
 def test_a_link_to_a_file_beside_it_is_packed(bundle, tmp_path):

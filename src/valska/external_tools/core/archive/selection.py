@@ -76,11 +76,14 @@ class Selection:
         The bundle's; of a sweep what all points share.
     members
         The payload, without what describes it, sorted bytewise.
+    path
+        The bundle, or the sweep.
     """
 
     document: ArchiveDocument
     manifest: Manifest
     members: list[Member]
+    path: Path
 
 
 def select_bundle(bundle: Bundle, choice: Choice) -> Selection:
@@ -147,7 +150,7 @@ def _select(
         *_image_members(image, sif),
         *_reference_members(outside),
     ]
-    return Selection(document, manifest, members)
+    return Selection(document, manifest, members, bundle.path)
 
 
 def _wanted(

@@ -181,7 +181,7 @@ def _pack(
     _append(packer, contents, places.MANIFEST, bag.manifest_text(payload))
     tags = {name: str(contents.entries[name].sha256) for name in places.TAGS}
     _append(packer, contents, places.TAG_MANIFEST, bag.manifest_text(tags))
-    _require_sound(contents)
+    _require_sound(contents, selection)
     return contents
 
 
@@ -212,16 +212,23 @@ def _info(contents: Contents, document: ArchiveDocument, description: Descriptio
     return bag.info_text(fields)
 
 
-def _require_sound(contents: Contents) -> None:
+def _require_sound(contents: Contents, selection: Selection) -> None:
     found = judge_contents(contents).findings
     if found:
+        shown = [replace(one, path=_own_path(one.path, selection)) for one in found[:_SHOWN]]
         more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         raise VerificationError(
-            "it is not as it was made, or as its jobs recorded: "
-            + "; ".join(map(str, found[:_SHOWN]))
+            f"{selection.path} is not as it was made, or as its jobs recorded: "
+            + "; ".join(map(str, shown))
             + more,
-            "`valska verify` of it says more; nothing was packed.",
+            f"`valska verify {selection.path}` says more; nothing was packed.",
         )
+
+
+def _own_path(name: str, selection: Selection) -> str:
+    """Return the place in the bundle of what has this name in the archive."""
+    packed = {path: place for place, path in selection.document.references.items() if path}
+    return packed.get(name, name.removeprefix(f"{places.BUNDLE}/"))
 
 
 def _unwritable(path: Path, error: OSError) -> ArchiveError:
