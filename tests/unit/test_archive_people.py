@@ -69,9 +69,29 @@ def test_a_citation_is_written_and_read_again(tmp_path):
         about.authors,
         about.license,
     )
-    asked = merged(again, Description(title="Other"))
-    assert asked.title == "Other"
-    assert asked.authors == about.authors
+
+
+def test_options_complete_a_citation_and_do_not_contradict_it(tmp_path):
+    given = Description(title="T", authors=(Author("Plato"),), citation=b"as it is")
+    zenodo = Organisation("Zenodo")
+    asked = merged(given, Description(title="T", license="MIT", publisher=zenodo))
+    assert (asked.title, asked.authors, asked.license) == ("T", given.authors, "MIT")
+    assert (asked.publisher, asked.citation) == (zenodo, b"as it is")
+    for option, other in [
+        ("--title", Description(title="Other")),
+        ("--author", Description(authors=(Author("Socrates"),))),
+        ("--license", Description(license="BSD-3-Clause")),
+    ]:
+        with pytest.raises(UsageError, match=f"something else than {option}$"):
+            merged(asked, other)
+
+
+def test_a_licence_by_its_url_is_read_again(tmp_path):
+    url = "https://example.org/l"
+    about = Description(title="T", authors=(Author("Plato"),), license=url)
+    path = tmp_path / "CITATION.cff"
+    path.write_bytes(citation_text(about, "2026-01-02T03:04:05Z", "toy"))
+    assert read_citation(path).license == url
 
 
 @pytest.mark.parametrize("text", ["", "a: [", "title: x\n", "authors: 3\ntitle: x\n", "[1]"])

@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     "--citation",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="A CITATION.cff: title, authors, licence and DOI are taken from it.",
+    help="A CITATION.cff, packed as it is: title, authors, licence and DOI are taken from it.",
 )
 @click.option(
     "--allow-secret",

@@ -167,7 +167,7 @@ def read_citation(path: Path) -> Description:
             f"{path} is not a CITATION.cff: it has no title, or no authors",
             "See citation-file-format.github.io.",
         )
-    license_ = data.get("license")
+    license_ = data.get("license") or data.get("license-url")
     doi = data.get("doi")
     return Description(
         title=str(data["title"]),
@@ -237,11 +237,28 @@ def _cff_author(author: Author) -> dict[str, str]:
 
 
 def merged(given: Description, asked: Description) -> Description:
-    """Return a description from a ``CITATION.cff`` with what was asked for besides."""
+    """Return a description from a ``CITATION.cff`` with what was asked for besides.
+
+    Raises
+    ------
+    UsageError
+        If the file, which is packed as it is, says something else than what was asked for.
+    """
+    pairs = {
+        "--title": (asked.title, given.title),
+        "--author": (asked.authors, given.authors),
+        "--license": (asked.license, given.license),
+    }
+    other = [name for name, (wanted, said) in pairs.items() if wanted and said and wanted != said]
+    if other:
+        raise UsageError(
+            f"the CITATION.cff says something else than {', '.join(other)}",
+            "It is packed as it is: leave the option out, or change the file.",
+        )
     return Description(
-        asked.title or given.title,
-        asked.authors or given.authors,
-        asked.license or given.license,
+        given.title,
+        given.authors,
+        given.license or asked.license,
         asked.publisher,
         given.doi,
         given.citation,
