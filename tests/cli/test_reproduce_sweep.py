@@ -199,6 +199,19 @@ def test_points_that_are_not_asked_for_are_not_made_but_said(user):
     assert "is there, with other points" in done.stderr
     done, _ = reproduced(user, sweep, "--only", "nothing", code=2, output="none")
     assert "no point of this sweep fits" in done.stderr
+    assert f"Its points: {', '.join(labels)}." in done.stderr
+
+
+def test_a_comparison_of_sweeps_keeps_its_place_for_the_same_reference(user):
+    sweep = ran(user, "--values", "run=true")
+    other = ran(user, "--values", "run=true,echo", output="other")
+    _, place = reproduced(user, sweep)
+    shutil.rmtree(place / "sweep")
+    before = (place / "comparison.md").read_bytes()
+    done, _ = reproduced(user, other, code=2)
+    assert "holds other files" in done.stderr
+    assert (place / "comparison.md").read_bytes() == before
+    reproduced(user, sweep)
 
 
 def test_one_point_alone_still_has_its_shared_work(user):

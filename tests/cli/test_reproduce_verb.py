@@ -3,6 +3,7 @@
 import json
 import shlex
 import shutil
+import time
 
 import pytest
 
@@ -163,6 +164,41 @@ def test_a_bundle_that_has_not_run_has_nothing_to_compare_with(user):
     done, place = reproduced(user, user.bundle(), code=3)
     assert "no outputs to compare with: count is not run" in done.stderr
     assert not place.exists()
+
+
+def test_a_reference_that_runs_is_to_be_waited_for(user):
+    flag = user.cwd / "flag"
+    code = f"; until test -e {shlex.quote(str(flag))}; do sleep 0.1; done"
+    bundle = user.bundle("--override", "then=" + json.dumps(code))
+    user.process("submit", bundle, *LOCAL)
+    try:
+        until(lambda: any((bundle / "records").glob("*")))
+        done, _ = reproduced(user, bundle, code=3)
+    finally:
+        flag.write_text("")
+    assert "count is running" in done.stderr
+    assert "when it has ended" in done.stderr
+    until(lambda: reproduce.running.read_written(*read(bundle)).states["double"] == "completed")
+    reproduced(user, bundle)
+
+
+def until(done, seconds=20):
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def read(path):
+    bundle = Bundle(path)
+    return bundle, read_manifest(bundle)
+
+
+def test_an_archive_of_a_run_that_has_not_run_is_to_be_made_again(user):
+    user.ok("archive", user.bundle(), "-o", "never.tar.zst")
+    done, _ = reproduced(user, "never.tar.zst", code=3)
+    assert "no outputs to compare with: count is not run" in done.stderr
+    assert "packed again" in done.stderr
 
 
 def test_a_dry_run_touches_nothing(user):

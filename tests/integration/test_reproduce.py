@@ -203,6 +203,9 @@ def test_another_image_is_taken_when_it_is_named_and_told(maker, stranger, tiny_
     assert "the image was as named, another than the bundle's" in found["notes"]
     reproduce(stranger, bundle, "--scheduler", "local", output="another image")
     assert comparison(place)["notes"] == found["notes"]
+    named = ("--scheduler", "local", "--image", tiny_image)
+    done, _ = reproduce(stranger, bundle, *named, code=2, output="another image")
+    assert "made with another image than" in done.stderr
 
 
 def test_an_image_that_is_nowhere_at_all_is_missed_and_nothing_is_left(maker, stranger, tiny_image):

@@ -177,6 +177,7 @@ def parent_of(
         {**outside, **dict(_supplied(manifest, _left_out(located), Supplies(store)))},
         _packed_image(located),
         image.published if image else (),
+        located.document is not None,
     )
 
 

@@ -41,6 +41,8 @@ class Parent:
         Where its image lies beside it, if an archive had it.
     published
         References at which registries have its image.
+    packed
+        Whether it was unpacked from an archive.
     """
 
     bundle: Bundle
@@ -48,6 +50,7 @@ class Parent:
     outside: Mapping[str, str] = field(default_factory=dict)
     image: Path | None = None
     published: tuple[str, ...] = ()
+    packed: bool = False
 
 
 @dataclass(slots=True)

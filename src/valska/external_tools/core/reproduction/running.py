@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,8 +17,10 @@ from valska.external_tools.core.comparison.written import COMPLETED, read_writte
 from valska.external_tools.core.conda import CondaEnvironment, read_environment
 from valska.external_tools.core.config import Settings
 from valska.external_tools.core.errors import PrerequisiteError
+from valska.external_tools.core.images import digest_image
 from valska.external_tools.core.jobs import Submission, submit
 from valska.external_tools.core.manifest import Manifest, read_manifest
+from valska.external_tools.core.records import RecordState
 from valska.external_tools.core.reproduction.images import (
     ELSEWHERE,
     Found,
@@ -145,8 +147,17 @@ def require_outputs(parent: Parent) -> None:
         told = ", ".join(f"{name} is {state}" for name, state in states.items())
         raise PrerequisiteError(
             f"{parent.bundle.path} has no outputs to compare with: {told}",
-            "Run it first: `valska submit`.",
+            what_to_run(parent, states.values()),
         )
+
+
+def what_to_run(parent: Parent, states: Iterable[str]) -> str:
+    """Return the hint for a reference that has no outputs, by how far its stages came."""
+    if parent.packed:
+        return "Its archive was made too early: have the run finished, and packed again."
+    if RecordState.RUNNING in states:
+        return "It runs, or was killed: `valska status` says which; reproduce it when it has ended."
+    return "Run it first: `valska submit`."
 
 
 def make(wish: Wish) -> Made:
@@ -282,11 +293,31 @@ def _earlier(wish: Wish) -> Parent | None:
         raise TakenError(
             f"{bundle.path} is there, and does not reproduce {wish.parent.bundle.path}", hint
         )
+    require_image(bundle.path, manifest, wish.image)
     if not has_ranks(wish.parent.manifest, manifest, wish.ranks):
         raise TakenError(f"{bundle.path} is there, with other numbers of MPI ranks", hint)
     made = Parent(bundle, manifest)
     check_made(wish.parent, made, wish.ranks)
     return made
+
+
+def require_image(made: Path, manifest: Manifest, named: Path | None) -> None:
+    """Refuse what an earlier call has made with another image than the one that is named.
+
+    Raises
+    ------
+    TakenError
+        If it was.
+    PrerequisiteError
+        If there is no such image.
+    """
+    if named is None or manifest.image is None:
+        return
+    if digest_image(named.expanduser()) != manifest.image["sha256"]:
+        raise TakenError(
+            f"{made} is there, made with another image than {named}",
+            "Choose another directory with -o DIR.",
+        )
 
 
 def environment_of(site: Site, manifest: Manifest) -> CondaEnvironment | None:

@@ -98,7 +98,7 @@ def open_sweep_parent(located: LocatedSweep, store: Path, only: Sequence[str] = 
         If no such point is there, an input was left out of the archive, or is no longer there.
     """
     sweep, manifest, common = located.sweep, located.manifest, located.common
-    wanted = set(choose_labels(manifest, only))
+    wanted = set(_chosen(manifest, only))
     asked = [point for point in manifest.points if point.label in wanted]
     missing = dict(_missing(located, asked))
     points = tuple(point for point in asked if point.label not in missing)
@@ -116,6 +116,18 @@ def open_sweep_parent(located: LocatedSweep, store: Path, only: Sequence[str] = 
     parent = parent_of(located, sweep.bundle, common, outside, store)
     _require_units(sweep, common, (*points, *shared))
     return SweepParent(SweepSide(sweep, manifest, common), parent, points, shared, missing)
+
+
+def _chosen(manifest: SweepManifest, only: Sequence[str]) -> tuple[str, ...]:
+    """Return the labels that are asked for; what an archive holds is listed nowhere else."""
+    try:
+        return choose_labels(manifest, only)
+    except UsageError as error:
+        labels = [point.label for point in manifest.points]
+        more = f" and {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else ""
+        raise UsageError(
+            error.message, f"Its points: {', '.join(labels[:_SHOWN])}{more}."
+        ) from error
 
 
 def read_unit_manifest(sweep: Sweep, entry: Entry) -> dict[str, Any]:

@@ -19,7 +19,13 @@ from valska.external_tools.core.errors import PrerequisiteError, SubmissionError
 from valska.external_tools.core.manifest import read_manifest
 from valska.external_tools.core.reproduction.images import Found, note_image, noted_image
 from valska.external_tools.core.reproduction.replay import Parent, has_ranks, must_agree
-from valska.external_tools.core.reproduction.running import Wish, environment_of, image_of
+from valska.external_tools.core.reproduction.running import (
+    Wish,
+    environment_of,
+    image_of,
+    require_image,
+    what_to_run,
+)
 from valska.external_tools.core.reproduction.software import software_notes
 from valska.external_tools.core.reproduction.sweep_reference import SweepParent
 from valska.external_tools.core.reproduction.sweep_replay import other_units, recreate_sweep
@@ -73,13 +79,15 @@ def require_any_outputs(parent: SweepParent) -> None:
     PrerequisiteError
         If no stage of any point has completed.
     """
+    states: set[str] = set()
     for point in parent.points:
         unit = parent.sweep.unit(point.place)
-        if COMPLETED in read_written(unit, read_manifest(unit), fast=True).states.values():
+        states.update(read_written(unit, read_manifest(unit), fast=True).states.values())
+        if COMPLETED in states:
             return
     raise PrerequisiteError(
         f"{parent.sweep.path} has no outputs to compare with: nothing in it has completed",
-        "Run it first: `valska submit`.",
+        what_to_run(parent.common, states),
     )
 
 
@@ -314,6 +322,7 @@ def _earlier(wish: SweepWish) -> SweepSide | None:
             f"{path} is there, with other points: {', '.join(labels[:_LABELS])}{more}", hint
         )
     ranks, common = wish.whole.ranks, wish.parent.side.common
+    require_image(path, side.common, wish.whole.image)
     if not has_ranks(common, side.common, ranks):
         raise TakenError(f"{path} is there, with other numbers of MPI ranks", hint)
     other = next(other_units(wish.parent, side), None)
