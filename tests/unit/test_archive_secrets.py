@@ -74,6 +74,54 @@ SECRETS = [
     "PASSWORD := " + "hunter22",
     "'password' => '" + "hunter22'",
     'password: "' + "hunter22" + "z" * 600,
+    'password: "' + "hunter22 " + "z" * 600 + '"',
+    "password: [" + "hunter22]",
+    "password: ['" + "hunter22']",
+    "password = " + "ab(hunter22",
+    "password = " + "ab(hunter22)",
+    "password = https://" + "hunter22",
+    "secret: https://hooks.example.org/" + "T0hunter22",
+    "token: " + "1234567",
+    "githubtoken: " + "abcd1234",
+    "ldapsecret: " + "abcd1234",
+    "consumersecret: " + "abcd1234",
+    'os.environ["DB_' + 'PASSWORD"] = "hunter22"',
+    "x['pass'] = '" + "hunter22'",
+    'password = """' + 'hunter22"""',
+    "token = '''" + "\nabcd1234\n'''",
+    '"password":\n    "' + 'hunter22"',
+    '{"token": \r\n"' + 'abcd1234"}',
+    "password: |\n  " + "hunter22",
+    "- secret: >-\n    " + "abcd1234\n  other: 1",
+]
+PROGRAM = [
+    'password: str = "' + 'hunter22"',
+    'API_TOKEN: Final = "' + 'abcd1234"',
+    'API_TOKEN: "Final[str]" = "' + 'abcd1234"',
+    "    password: dict[str, list[int]] | None = '" + "hunter22'",
+    'def f(user: str, password: Optional[str] = "' + 'hunter22"): ...',
+    "# password: " + "hunter22",
+    "x = 1  # the old token = " + "abcd1234",
+    'password = "' + "hunter22" + "z" * 600 + '"',
+    'os.environ["DB_' + 'PASSWORD"] = "hunter22"',
+    'SECRET = """' + 'abcd1234"""',
+]
+HARMLESS_PROGRAM = [
+    'def f(token: str, mode="fast"): ...',
+    'def f(token: str = "", mode="fast"): ...',
+    'def f(token: list[str], other: dict[str, int] = "x"): ...',
+    "def f(password: Optional[str] = None): ...",
+    "    password: str = field(default_factory=read2)",
+    "    token: str | None = other2",
+    "# the token: what a person gets",
+    "# returns token: str",
+    "# token = next(x2)",
+    "token = tokens[place + 1]",
+    'if config["token"] == "abcd1234":',
+    'if config["token"]:\n    "x"',
+    'class Secret:\n    """What must not be told."""',
+    'password = """"""',
+    "token = '''${TOKEN}\n'''",
 ]
 HARMLESS = [
     "password: null",
@@ -127,6 +175,17 @@ HARMLESS = [
     "api_key: <your key>",
     '"base-passwd": "3.6.1"',
     '"passwd": "1:4.13+dfsg1-1+deb12u2"',
+    '"password":\n    "${PASSWORD}"',
+    '"secret":\n  "name": of-it',
+    "secret: |\n  What is said of it in some words.",
+    "password: >\n  ${PASSWORD}",
+    "password: |",
+    '"credentials": [',
+    "password: []",
+    "# CONFIG PASSWD: [BOOL]",
+    "[token]: the page on it",
+    "secret: https://example.org/v1.2/on/secrets",
+    "token: 12345",
 ]
 
 
@@ -141,6 +200,22 @@ def test_secrets_are_found(text):
 @pytest.mark.parametrize("text", HARMLESS)
 def test_what_is_harmless_passes(text):
     assert list(find_secrets(f"first: 1\n{text}\nlast: 2\n".encode(), "x.yaml")) == []
+
+
+@pytest.mark.parametrize("text", PROGRAM)
+def test_secrets_in_a_program_are_found(text):
+    (found,) = find_secrets(f"first = 1\n{text}\nlast = 2\n".encode(), "x.py")
+    assert found.line == 2
+
+
+@pytest.mark.parametrize("text", [*HARMLESS_PROGRAM, *HARMLESS])
+def test_what_is_harmless_in_a_program_passes(text):
+    assert list(find_secrets(f"first = 1\n{text}\nlast = 2\n".encode(), "x.py")) == []
+
+
+def test_a_call_is_a_value_only_in_code():
+    text = b"token = read_it(name, 2)\n"
+    assert [len(list(find_secrets(text, f"x.{end}"))) for end in ("sh", "def", "yaml")] == [0, 0, 1]
 
 
 def test_in_a_program_only_what_is_quoted_is_a_value():
@@ -164,6 +239,7 @@ def test_what_tells_submissions_apart_is_no_secret():
     [
         *("password ", "aB3_", "curl ", "curl -u a", "://a", "://a:b", "eyJ", "eyJ-", "login x "),
         *("login  ", 'password: "', "token='", "secret", "sshpass -v ", "-----BEGIN A A "),
+        *('token="""', '"token":\t', "token: a[", "token: a | ", "# token=", "password: |"),
         *("authorization: ", "<secret>", "--token ", "0.123, ", "pass", "api_", "a_"),
     ],
 )

@@ -22,6 +22,7 @@ _TEXT = re.compile(
     r"\.(?:ya?ml|json|toml|ini|cfg|conf|env|sh|bash|py|def|lock|txt|csv|md|xml|out|err|log|in)$"
     r"|/[^./]+$"
 )
+_CODE = (".py", ".sh", ".bash", ".def")
 _OWN_FILE = re.compile(r"(?:.*/)?(?:jobs(?:_[^/]*)?|\.?[^/]*local[^/]*)\.json")
 _OWN_TOKEN = re.compile(rb'"[0-9a-f]{8}"')
 """What tells the jobs of one submission from those of another; nothing can be opened with it."""
@@ -73,7 +74,7 @@ def _judges(path: str) -> Iterator[tuple[tuple[bytes, ...], _Judge]]:
     """Yield what to look for, and what says of a place which kind of secret begins there."""
 
     def named(text: bytes, place: int) -> str | None:
-        name = name_at(text, place)
+        name = name_at(text, place, in_python=path.endswith(".py"))
         return None if name is None or _is_harmless(name, path) else name.text
 
     yield NAMES, named
@@ -99,7 +100,7 @@ def _is_harmless(name: Name, path: str) -> bool:
     own = name.text == "token" and _OWN_TOKEN.fullmatch(name.value)
     if own and _OWN_FILE.fullmatch(path):
         return True
-    return name.is_harmless(in_python=path.endswith(".py"))
+    return name.is_harmless(in_python=path.endswith(".py"), in_code=path.endswith(_CODE))
 
 
 def require_no_secrets(members: Iterable[Member], allowed: Collection[str] = ()) -> None:

@@ -134,30 +134,58 @@ NAMES = (
 """Where the last part of a name may begin that is kept for secrets, in lower case."""
 
 _NAME_BYTES = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
-_ASSIGNMENT = re.compile(
+_CORE = (
     rb"(?P<core>passw(?:or)?d|passphrase|pass|pwd|secret[_-]?(?:access[_-]?)?key|secret|token"
-    rb"|(?:api|access|account|private)[_-]?key|credentials?)"
-    rb"(?P<quote>\\?[\"'])?[ \t]{0,40}(?P<sign>=>|:=|:(?!:)|=(?!=))[ \t]{0,200}"
-    rb"(?P<value>[bfru]{0,2}(?:\\?\"[^\"\n]{0,500}\"|'[^'\n]{0,500}')|[^\s,;}\]]{1,500})",
-    re.IGNORECASE,
+    rb"|(?:api|access|account|private)[_-]?key|credentials?)(?P<quote>\\?[\"']\]?)?"
 )
-_QUOTED = re.compile(rb"[A-Za-z]{0,2}\\?[\"'](.*)[\"']", re.DOTALL)
-_GLUED = frozenset((b"access", b"api", b"auth", b"bearer", b"client", b"refresh", b"session"))
-"""What stands before ``token`` or ``secret`` without a sign between them."""
+_ATOM = rb"[\w.]{1,80}(?:\[(?:[\w., |]|\[[\w., |]{0,40}\]){0,80}\])?"
+_ANNOTATION = (
+    rb"(?:[ \t]{0,9}:[ \t]{0,9}[\"']?%b(?:[ \t]{0,9}\|[ \t]{0,9}%b){0,4}[\"']?"
+    rb"(?=[ \t]{0,9}=(?!=)))?"
+) % (_ATOM, _ATOM)
+_REST = (
+    rb"[ \t]{0,40}(?P<sign>=>|:=|:(?!:)|=(?!=))[ \t]{0,200}"
+    # JSON may have the value in the next line.
+    rb"(?(quote)(?:\r?\n[ \t]{0,200}(?=\\?[\"']))?)"
+    rb"(?P<value>[bfru]{0,2}(?:\"{3}[^\"]{0,500}|'{3}[^']{0,500}"
+    rb"|\\?\"[^\"\n]{0,500}\"|'[^'\n]{0,500}'|\\?\"[^\"\n]{500}|'[^'\n]{500})"
+    rb"|(?P<bare>[^\s,;}\]]{1,500}))"
+)
+_ASSIGNMENT = re.compile(_CORE + _REST, re.IGNORECASE)
+_ANNOTATED = re.compile(_CORE + _ANNOTATION + _REST, re.IGNORECASE)
+"""An assignment in Python, in which a type may stand before the value."""
+_BLOCK = re.compile(rb"[|>][0-9+-]{0,2}[ \t]*\r?\n[ \t]+(?P<value>\S{1,500})[ \t\r]*(?:\n|\Z)")
+"""A text of YAML that begins in the next line, if it is one word."""
+_OPENING = re.compile(rb"[bfru]{0,2}\\?[\"']+", re.IGNORECASE)
+_LAST_IN_LINE = re.compile(rb"[ \t\r]*(?:\n|\Z)")
+_GLUED = frozenset(
+    (
+        *(b"access", b"api", b"app", b"auth", b"bearer", b"bot", b"client", b"csrf", b"github"),
+        *(b"gitlab", b"jwt", b"oauth", b"refresh", b"service", b"session", b"user"),
+    )
+)
+"""What stands before ``token`` without a sign between them."""
 _AT_BEGINNING = re.compile(rb"[ \t{-]*(?:(?:export|set|let|local)[ \t]+)?")
 
 _HARMLESS = re.compile(
     rb"|\$.*|<.*|\{.*|%[(sd{].*|\*+|null|none|nil|true|false|yes|no|x+|\.+|-+|[0-9]{1,3}|redacted"
-    rb"|https?://.*"
+    # The address of a page, such as those that a crate names its terms with.
+    rb"|https?://[\w-]+(?:\.[\w-]+)+(?::\d+)?(?:/[a-z_.#~-]{0,40}|/v?\d[\d.]{0,4})*"
     # The version of a package, such as Debian's base-passwd.
     rb"|changeme|(?:\d+:)?\d+(?:\.\d+)+[0-9a-z.+~-]*",
     re.IGNORECASE,
 )
-_HARMLESS_BARE = re.compile(rb"[*%(~|&>\[].*")
+_HARMLESS_BARE = re.compile(rb"[*%(~|&>].*")
+_TO_BE_SET = re.compile(rb"\[[A-Z_]+")
+"""What a description of settings has in brackets, such as ``[BOOL]``."""
 _CALL = re.compile(rb"[A-Za-z_][\w.]*[(\[]")
+_PLAIN_CALL = re.compile(rb"[A-Za-z_][\w.]*(?:\([A-Za-z_.]*\)|\[(?:[A-Za-z_]+|\d{1,3}))")
+"""A call or an item that is one in any file; the bracket that ends an item ends a value, too."""
+_TELLING = re.compile(rb"[0-9!@$%^&*+=/~?]")
+"""What a word of a comment has that is hardly one of a language."""
 _SWITCH = re.compile(rb"files|compat|sss|ldap|nis|db|systemd|winbind|extrausers")
 """What nsswitch.conf says of ``passwd``."""
-_NUMBER = re.compile(rb"\d{1,7}")
+_NUMBER = re.compile(rb"\d{1,5}")
 _PLACE = re.compile(rb"[/.].*|ok|fail(?:ed)?|done|pass(?:ed)?|all")
 
 
@@ -175,29 +203,47 @@ class Name:
         What stands between them.
     value
         As it stands there, with its quotes.
+    quoted
+        Whether it is a text, with quotes or in a block of YAML.
+    noted
+        Whether it is the last word of a comment.
     """
 
     text: str
     core: bytes
     sign: bytes
     value: bytes
+    quoted: bool = False
+    noted: bool = False
 
-    def is_harmless(self, *, in_python: bool) -> bool:
+    def is_harmless(self, *, in_python: bool = False, in_code: bool = False) -> bool:
         """Return whether the value is none, stands for another, or is code.
 
         Parameters
         ----------
         in_python
             Whether it stands in a program in Python, where a text is always quoted.
+        in_code
+            Whether it stands in a program at all, where a value may be a call.
         """
-        quoted = _QUOTED.fullmatch(self.value)
-        value = quoted[1].rstrip(b"\\") if quoted else self.value.strip(b"\\\"'")
+        value = self._content()
         if _HARMLESS.fullmatch(value) or _means_little(self.core, value):
             return True
-        if quoted:
+        if self.quoted:
             return False
-        is_call = self.sign != b":" and _CALL.match(value)
-        return bool(in_python or is_call or _HARMLESS_BARE.fullmatch(value))
+        if _TO_BE_SET.fullmatch(self.value):
+            return True
+        call = _CALL.match(value) if in_code else _PLAIN_CALL.fullmatch(value)
+        if (self.sign != b":" and call) or _HARMLESS_BARE.fullmatch(value):
+            return True
+        return in_python and not (self.noted and _TELLING.search(value))
+
+    def _content(self) -> bytes:
+        """Return the value without quotes, and without the bracket that opens a list."""
+        if not self.quoted:
+            return self.value.strip(b"[\\\"'")
+        opening = _OPENING.match(self.value)
+        return self.value[opening.end() if opening else 0 :].strip(b"\\\"' \t\r\n")
 
 
 def _means_little(core: bytes, value: bytes) -> bool:
@@ -209,7 +255,7 @@ def _means_little(core: bytes, value: bytes) -> bool:
     return core in (b"pass", b"pwd") and bool(_PLACE.fullmatch(value))
 
 
-def name_at(text: bytes, place: int) -> Name | None:
+def name_at(text: bytes, place: int, *, in_python: bool = False) -> Name | None:
     """Return the name whose last part begins at a place, if it is kept for secrets.
 
     Parameters
@@ -218,9 +264,11 @@ def name_at(text: bytes, place: int) -> Name | None:
         A file.
     place
         Where one of `NAMES` stands in it.
+    in_python
+        Whether it is a program in Python, where a type may stand before the value.
     """
-    match = _ASSIGNMENT.match(text, place)
-    if match is None:
+    match = (_ANNOTATED if in_python else _ASSIGNMENT).match(text, place)
+    if match is None or _is_before_a_key(match):
         return None
     head = text[max(0, place - _LONGEST_NAME) : place]
     rest = head.rstrip(_NAME_BYTES)
@@ -228,8 +276,23 @@ def name_at(text: bytes, place: int) -> Name | None:
     if rest.endswith(b"/") or not _is_last_part(prefix, rest, match):
         return None
     core = match["core"].lower()
-    name = prefix.lower() + core
-    return Name(name.lstrip(b"_-").decode(), core, match["sign"], match["value"])
+    name = (prefix.lower() + core).lstrip(b"_-").decode()
+    if match["sign"] == b":" and (block := _BLOCK.match(text, match.start("value"))):
+        return Name(name, core, b":", block["value"], quoted=True)
+    noted = _is_last_of_comment(match)
+    return Name(name, core, match["sign"], match["value"], match["bare"] is None, noted)
+
+
+def _is_before_a_key(match: re.Match[bytes]) -> bool:
+    """Return whether what stands in the next line is no value, but a key with its own."""
+    if b"\n" not in match.string[match.end("sign") : match.start("value")]:
+        return False
+    return match.string[match.end() : match.end() + _LINE_BEFORE].lstrip(b" \t").startswith(b":")
+
+
+def _is_last_of_comment(match: re.Match[bytes]) -> bool:
+    line = match.string[max(0, match.start() - _LINE_BEFORE) : match.start()].rpartition(b"\n")[2]
+    return b"#" in line and _LAST_IN_LINE.match(match.string, match.end()) is not None
 
 
 def _is_last_part(prefix: bytes, rest: bytes, match: re.Match[bytes]) -> bool:
@@ -240,7 +303,7 @@ def _is_last_part(prefix: bytes, rest: bytes, match: re.Match[bytes]) -> bool:
     if core.lower() in (b"password", b"passwd"):
         return True
     if core.lower() not in (b"pass", b"pwd"):
-        return own or glued.lower() in _GLUED
+        return own or core.lower() == b"secret" or glued.lower() in _GLUED
     if prefix:
         return own and (bool(glued) or prefix.endswith(b"_"))
     return _is_bare_key(rest, match)
