@@ -13,7 +13,7 @@ from toy import bundle as make_bundle
 from toy import stage
 
 from valska.external_tools.core.archive.errors import ArchiveError, ChangedError, LeftOutError
-from valska.external_tools.core.archive.members import file_member, walk
+from valska.external_tools.core.archive.members import NotPackableError, file_member, walk
 from valska.external_tools.core.archive.packing import Packer
 from valska.external_tools.core.archive.people import Author, Description
 from valska.external_tools.core.archive.selection import Choice, select_bundle
@@ -173,22 +173,23 @@ def test_a_link_to_a_file_beside_it_is_packed(bundle, tmp_path):
 def test_other_links_are_not_packed(bundle, tmp_path, target):
     (tmp_path.parent / "outside").write_text("x")
     (bundle.outputs / "latest").symlink_to(target)
-    with pytest.raises(ArchiveError, match="symbolic link"):
+    with pytest.raises(NotPackableError, match="symbolic link") as caught:
         pack(bundle, tmp_path / "a.tar.zst")
+    assert caught.value.exit_code == 2
 
 
 def test_a_pipe_and_odd_names_are_not_packed(bundle, tmp_path):
     os.mkfifo(bundle.outputs / "pipe")
-    with pytest.raises(ArchiveError, match="neither a file nor a directory"):
+    with pytest.raises(NotPackableError, match="neither a file nor a directory"):
         pack(bundle, tmp_path / "a.tar.zst")
     (bundle.outputs / "pipe").unlink()
     (bundle.outputs / "new\nline").write_text("")
-    with pytest.raises(ArchiveError, match="control characters"):
+    with pytest.raises(NotPackableError, match="control characters"):
         pack(bundle, tmp_path / "a.tar.zst")
     (bundle.outputs / "new\nline").unlink()
     for name in ("Same.txt", "same.txt"):
         (bundle.outputs / name).write_text("")
-    with pytest.raises(ArchiveError, match="one name on some file systems"):
+    with pytest.raises(NotPackableError, match="one name on some file systems"):
         pack(bundle, tmp_path / "a.tar.zst")
 
 
@@ -203,7 +204,7 @@ def test_a_pipe_and_odd_names_are_not_packed(bundle, tmp_path):
 def test_what_could_not_be_unpacked_is_not_packed(bundle, tmp_path, name, words):
     (bundle.logs / name).parent.mkdir(parents=True, exist_ok=True)
     (bundle.logs / name).write_text("x")
-    with pytest.raises(ArchiveError, match=words):
+    with pytest.raises(NotPackableError, match=words):
         pack(bundle, tmp_path / "a.tar.zst")
     assert not (tmp_path / "a.tar.zst").exists()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from valska.external_tools.core.archive.errors import ArchiveError
+from valska.external_tools.core.archive.members import NotPackableError
 from valska.external_tools.core.archive.places import DATA
 
 DECLARATION = b"BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n"
@@ -24,12 +24,12 @@ def check_names(names: Iterable[str]) -> None:
 
     Raises
     ------
-    ArchiveError
+    NotPackableError
         If one holds ``%0A``, ``%0D`` or ``%25``.
     """
     for name in names:
         if "%" in name and _ENCODED.search(name):
-            raise ArchiveError(
+            raise NotPackableError(
                 f"{name} is not usable as a name in an archive: {_ENCODED.pattern} stands for "
                 "another character there",
                 "Rename it.",

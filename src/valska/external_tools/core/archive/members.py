@@ -18,6 +18,12 @@ DIRECTORY_MODE = 0o755
 LINK_MODE = 0o777
 
 
+class NotPackableError(ArchiveError):
+    """Something in a bundle has no place in an archive: a name, a link, a pipe."""
+
+    exit_code = 2
+
+
 @dataclass(slots=True)
 class Member:
     """One entry of an archive that is to be written.
@@ -69,7 +75,7 @@ def file_member(name: str, path: str) -> Member:
     ------
     OSError
         If it is not there.
-    ArchiveError
+    NotPackableError
         If it is no regular file.
     """
     real = os.path.realpath(path)
@@ -93,9 +99,11 @@ def walk(
 
     Raises
     ------
+    NotPackableError
+        If a name cannot be packed, or something is neither a file nor a directory nor a link
+        within `root`.
     ArchiveError
-        If a name cannot be packed, something is neither a file nor a directory nor a link within
-        `root`, or something cannot be read.
+        If something cannot be read.
     """
     try:
         yield from _below(root, place, "", wanted)
@@ -113,14 +121,14 @@ def _below(root: str, place: str, prefix: str, wanted: Callable[[str], bool]) ->
         if not wanted(path):
             continue
         if UNUSABLE.search(entry.name):
-            raise ArchiveError(
+            raise NotPackableError(
                 f"{path!r} is not usable as a name in an archive: it has control characters, or "
                 "is not UTF-8",
                 "Rename it.",
             )
         name = f"{place}/{path}"
         if name.count("/") + 2 > DEEPEST:
-            raise ArchiveError(
+            raise NotPackableError(
                 f"{entry.path} lies too deep for an archive, whose names have at most {DEEPEST} "
                 "parts",
                 "Move it up.",
@@ -140,7 +148,7 @@ def _key(entry: os.DirEntry[str]) -> bytes:
 
 def _file(name: str, path: str, status: os.stat_result) -> Member:
     if not stat.S_ISREG(status.st_mode):
-        raise ArchiveError(
+        raise NotPackableError(
             f"{path} is neither a file nor a directory", "Only these, and links, can be packed."
         )
     mode = PROGRAM_MODE if status.st_mode & stat.S_IXUSR else FILE_MODE
@@ -154,7 +162,7 @@ def _link(root: str, name: str, path: str) -> Member:
     whole = os.path.normpath(os.path.join(os.path.dirname(path), target))  # noqa: PTH118, PTH120
     inside = not target.startswith("/") and not whole.startswith("..")
     if not inside or UNUSABLE.search(target) or not os.path.isfile(f"{root}/{path}"):  # noqa: PTH113
-        raise ArchiveError(
+        raise NotPackableError(
             f"{root}/{path} is a symbolic link to {target!r}, which is not a file below {root}",
             "Only a link to a file beside it can be packed; replace it by what it means.",
         )

@@ -16,7 +16,7 @@ from valska.external_tools.core.archive.document import ArchiveDocument, Archive
 from valska.external_tools.core.archive.entries import folded
 from valska.external_tools.core.archive.errors import ArchiveError
 from valska.external_tools.core.archive.judging import judge_contents
-from valska.external_tools.core.archive.members import Member, directory, made
+from valska.external_tools.core.archive.members import Member, NotPackableError, directory, made
 from valska.external_tools.core.archive.packing import Packer
 from valska.external_tools.core.archive.people import Description, citation_text, named
 from valska.external_tools.core.archive.readme import readme_text
@@ -89,6 +89,8 @@ def write_archive(
         If a file changes while it is packed.
     VerificationError
         If something is not as it was made, or as the jobs recorded it.
+    NotPackableError
+        If a name would not be the same for all readers.
     ArchiveError
         If something cannot be read, or the archive cannot be written.
     """
@@ -122,7 +124,7 @@ def _refuse_alike(members: Iterable[Member]) -> None:
     for member in members:
         other = seen.setdefault(folded(member.name), member.name)
         if other != member.name:
-            raise ArchiveError(
+            raise NotPackableError(
                 f"{member.name} and {other} are one name on some file systems",
                 "Rename one of them.",
             )
