@@ -11,7 +11,7 @@ from sweeps import make_sweep
 from toy import stage
 
 from valska.external_tools.core.archive import bag
-from valska.external_tools.core.archive.errors import ArchiveError
+from valska.external_tools.core.archive.errors import ArchiveError, NoArchiveError
 from valska.external_tools.core.archive.people import Description
 from valska.external_tools.core.archive.selection import Choice, select_sweep
 from valska.external_tools.core.archive.verification import receipt, verify_archive
@@ -106,9 +106,14 @@ def test_more_at_the_end_is_found(small, tmp_path, more):
 
 def test_other_files_are_not_archives(tmp_path):
     path = tmp_path / "x.tar.zst"
-    for content in (b"", b"no archive", bytes(10_000)):
+    for content in (b"", b"\x28\xb5", b"\x28\xb5\x2f\xfd and no more"):
         path.write_bytes(content)
         assert ("unreadable", "x.tar.zst") in found(path)
+    for content in (b"no archive", bytes(10_000)):
+        path.write_bytes(content)
+        with pytest.raises(NoArchiveError) as caught:
+            verify_archive(path)
+        assert caught.value.exit_code == 2
     with pytest.raises(ArchiveError, match="cannot read"):
         verify_archive(tmp_path / "nothing")
 

@@ -17,6 +17,19 @@ _TRAILER = struct.Struct("<II16sQI")
 TRAILER_BYTES = _TRAILER.size
 
 
+def may_be_archive(head: bytes, *, whole: bool) -> bool:
+    """Return whether a file may be an archive, be it damaged: it begins or ends like one.
+
+    Parameters
+    ----------
+    head
+        Its first bytes, at least 4 if it has so many.
+    whole
+        Whether it ends like one, see `is_trailer`.
+    """
+    return whole or head.startswith(FRAME_HEAD) or FRAME_HEAD.startswith(head)
+
+
 def trailer(size: int, crc: int) -> bytes:
     """Return what ends an archive.
 

@@ -22,6 +22,10 @@ class SecretsError(UsageError):
     """What is to be packed holds what looks like secrets."""
 
 
+class NoArchiveError(UsageError):
+    """A file is not an archive, nor one that was damaged."""
+
+
 class LeftOutError(PrerequisiteError):
     """Something that is to be packed is not there."""
 

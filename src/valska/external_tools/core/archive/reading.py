@@ -11,10 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol, cast
 
-from valska.external_tools.core.archive.container import TRAILER_BYTES, is_trailer, trailer
+from valska.external_tools.core.archive.container import (
+    FRAME_HEAD,
+    TRAILER_BYTES,
+    is_trailer,
+    may_be_archive,
+    trailer,
+)
 from valska.external_tools.core.archive.contents import Contents, Entry
 from valska.external_tools.core.archive.entries import EntryError, Limits, Names
-from valska.external_tools.core.archive.errors import ArchiveError, HostileError
+from valska.external_tools.core.archive.errors import ArchiveError, HostileError, NoArchiveError
 from valska.external_tools.core.archive.lanes import TINY, Batch, Digester, Lane, Pool
 from valska.external_tools.core.archive.places import is_document
 from valska.external_tools.core.archive.tar import (
@@ -127,12 +133,19 @@ def read_archive(
     ------
     ArchiveError
         If there is no such file, or it cannot be read from the disk.
+    NoArchiveError
+        If it neither begins nor ends like an archive.
     HostileError
         With a sink: for the first name, type or amount that is not allowed.
     """
     try:
         with path.open("rb", buffering=0) as file:
-            size = file.seek(0, 2)
+            head, size = file.read(len(FRAME_HEAD)), file.seek(0, 2)
+            file.seek(max(0, size - TRAILER_BYTES))
+            if not may_be_archive(head, whole=is_trailer(file.read(TRAILER_BYTES))):
+                raise NoArchiveError(
+                    f"{path} is not an archive", "Name a file that `valska archive` made."
+                )
             reader = _Reader(path.name, file, size, fast, limits or Limits(), sink)
             return reader.read(progress)
     except OSError as error:
