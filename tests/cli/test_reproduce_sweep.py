@@ -494,3 +494,12 @@ def test_what_is_no_archive_leaves_nothing_behind(user):
     place.mkdir()
     reproduced(user, "plain.txt", code=5)
     assert list(place.iterdir()) == []
+
+
+def test_an_archive_of_a_sweep_that_has_not_run_is_not_left_unpacked(user):
+    command = ("sweep", "linetool", "--template", "three", "--runner", "host")
+    user.ok(*command, "--values", "run=true,echo", "-o", "sweep")
+    user.ok("archive", "sweep", "-o", "never.tar.zst")
+    done, place = reproduced(user, "never.tar.zst", code=3)
+    assert "packed again" in done.stderr
+    assert not place.exists()

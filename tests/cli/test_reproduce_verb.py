@@ -196,7 +196,11 @@ def read(path):
 
 def test_an_archive_of_a_run_that_has_not_run_is_to_be_made_again(user):
     user.ok("archive", user.bundle(), "-o", "never.tar.zst")
-    done, _ = reproduced(user, "never.tar.zst", code=3)
+    done, place = reproduced(user, "never.tar.zst", code=3)
+    assert not place.exists()
+    place.mkdir()
+    reproduced(user, "never.tar.zst", code=3)
+    assert list(place.iterdir()) == []
     assert "no outputs to compare with: count is not run" in done.stderr
     assert "packed again" in done.stderr
 

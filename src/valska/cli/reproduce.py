@@ -32,6 +32,8 @@ from valska.external_tools.core.reproduction.replay import Parent
 from valska.external_tools.core.reproduction.taking import (
     require_place_of,
     require_place_of_archive,
+    to_be_made,
+    unpacked_only_if_usable,
 )
 from valska.external_tools.core.submission.preparation import scheduler_of
 
@@ -110,11 +112,12 @@ def command(
     if dry_run and path.is_file():
         _rehearse_archive(path, place, as_json)
         return
+    fresh = to_be_made(place.reference) if path.is_file() else None
     located = _located(path, place.reference)
     if not path.is_file():
         require_place_of(place.path, located)
     settings = resolve(located.manifest.tool, flags={"scheduler": scheduler}, path=state().config)
-    given = Given(tolerances, directives, ranks, image, waits, dry_run, as_json)
+    given = Given(tolerances, directives, ranks, image, waits, dry_run, as_json, fresh)
     if isinstance(located, LocatedSweep):
         from valska.cli import reproduce_sweep
 
@@ -123,7 +126,8 @@ def command(
     if only:
         raise UsageError("--only is for sweeps", "A bundle is reproduced as a whole.")
     parent = open_parent(located, settings.images)
-    running.require_outputs(parent)
+    with unpacked_only_if_usable(place.reference, fresh):
+        running.require_outputs(parent)
     wish = given.wish(parent, place, settings)
     if dry_run:
         _rehearse(wish, as_json)
@@ -148,6 +152,7 @@ class Given:
     waits: bool
     dry_run: bool
     as_json: bool
+    fresh: Path | None
 
     def wish(self, parent: Parent, place: running.Reproduction, settings: Settings) -> running.Wish:
         """Return what is asked of a reproduction."""

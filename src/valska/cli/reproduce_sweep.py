@@ -33,6 +33,7 @@ from valska.external_tools.core.reproduction.sweep_running import (
     require_any_outputs,
     send,
 )
+from valska.external_tools.core.reproduction.taking import unpacked_only_if_usable
 from valska.external_tools.core.sweep.dispatch.submission import SweepSubmission
 from valska.external_tools.core.sweep.following.status import SweepStatus
 
@@ -52,7 +53,8 @@ def reproduce(
 ) -> None:
     """Make a sweep again, or some points of it; see ``valska reproduce``."""
     parent = open_sweep_parent(located, settings.images, only)
-    require_any_outputs(parent)
+    with unpacked_only_if_usable(place.reference, given.fresh):
+        require_any_outputs(parent)
     for label, why in list(parent.missing.items())[:_SHOWN]:
         note(f"Without point {plain(label)}: {plain(why)}.")
     wish = SweepWish(parent, given.wish(parent.common, place, settings))

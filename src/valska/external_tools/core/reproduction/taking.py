@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from valska.external_tools.core.comparison.document import FILE_NAME
-from valska.external_tools.core.errors import ValskaError
+from valska.external_tools.core.errors import PrerequisiteError, ValskaError
 from valska.external_tools.core.reproduction.reference import (
     Located,
     LocatedSweep,
@@ -107,6 +109,35 @@ def require_place_of_comparison(folder: Path, bundle_id: str) -> None:
     names = _names(folder)
     if names and not _compares(folder, {"bundle_id": bundle_id}):
         raise _taken(folder, names)
+
+
+@contextmanager
+def unpacked_only_if_usable(unpacked: Path, fresh: Path | None) -> Iterator[None]:
+    """Remove what this call has unpacked if it cannot be used.
+
+    Parameters
+    ----------
+    unpacked
+        Where an archive was unpacked.
+    fresh
+        See `to_be_made`; None if nothing is to be removed.
+    """
+    try:
+        yield
+    except PrerequisiteError:
+        if fresh is not None:
+            shutil.rmtree(unpacked, ignore_errors=True)
+            unpacked.with_name(f"{unpacked.name}.json").unlink(missing_ok=True)
+            if fresh == unpacked.parent:
+                with suppress(OSError):
+                    fresh.rmdir()
+        raise
+
+
+def to_be_made(unpacked: Path) -> Path | None:
+    """Return the topmost directory that unpacking there makes; None if it is there already."""
+    places = (unpacked.parent, unpacked)
+    return next((one for one in places if not one.exists()), None)
 
 
 def _identity(located: Located | LocatedSweep) -> Mapping[str, str]:
