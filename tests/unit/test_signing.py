@@ -17,6 +17,7 @@ from sweeps import make_sweep
 from toy import bundle as toy_bundle
 from toy import stage
 
+from valska.external_tools.core.archive.errors import NoArchiveError
 from valska.external_tools.core.archive.people import Description
 from valska.external_tools.core.archive.selection import Choice, select_sweep
 from valska.external_tools.core.archive.verification import receipt
@@ -834,7 +835,7 @@ def test_a_receipt_is_signed_as_it_is(written, keys, tmp_path):
 def test_other_files_are_not_signed(tmp_path, text):
     path = tmp_path / "x.json"
     path.write_text(text)
-    with pytest.raises(VerificationError, match="is not signed"):
+    with pytest.raises(NoArchiveError, match="is not an archive"):
         prepare(path)
 
 
@@ -843,5 +844,5 @@ def test_a_file_that_only_begins_like_a_receipt_is_not_read_whole(tmp_path):
     with path.open("wb") as file:
         file.write(b"{")
         file.truncate(MOST_RECEIPT_BYTES * 8)
-    with pytest.raises(VerificationError):
+    with pytest.raises(NoArchiveError):
         prepare(path)
