@@ -489,10 +489,10 @@ def test_inputs_of_one_point_that_were_left_out_come_from_the_store(user, archiv
 
 def test_what_is_no_archive_leaves_nothing_behind(user):
     user.write("plain.txt", "no archive\n")
-    _, place = reproduced(user, "plain.txt", code=5)
+    _, place = reproduced(user, "plain.txt", code=2)
     assert not place.exists()
     place.mkdir()
-    reproduced(user, "plain.txt", code=5)
+    reproduced(user, "plain.txt", code=2)
     assert list(place.iterdir()) == []
 
 

@@ -358,7 +358,7 @@ def test_inputs_that_were_left_out_are_missed(user, archive):
 
 
 def test_a_file_that_is_no_archive(user):
-    done, _ = reproduced(user, user.write("x.tar.zst", "no"), code=5)
+    done, _ = reproduced(user, user.write("x.tar.zst", "no"), code=2)
     assert "Error:" in done.stderr
     done, _ = reproduced(user, "nowhere", code=2, output="other")
     assert "no such bundle or archive" in done.stderr
