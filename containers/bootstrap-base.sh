@@ -73,8 +73,9 @@ open_to_all() {
     printf '%s' 'find "$1"/etc "$1"/root "$1"/var -xdev ! -type l -exec chmod a+rX {} +'
 }
 
+# What Python writes when it imports carries the time; what packages compile has a hash instead.
 make_tar() {
-    mmdebstrap --quiet --variant=minbase --include="$PACKAGES" --aptopt="$1/apt.conf" \
+    PYTHONDONTWRITEBYTECODE=1 mmdebstrap --quiet --variant=minbase --include="$PACKAGES" --aptopt="$1/apt.conf" \
         --customize-hook="$(forget_machine)" --customize-hook="$(open_to_all)" \
         "$SUITE" "$1/base.tar" "$1/sources.list"
 }
