@@ -344,6 +344,8 @@ def test_interrupting_wait_leaves_the_job_alone(user):
         text=True,
     )
     try:
+        while "Submitted to" not in process.stderr.readline():
+            assert process.poll() is None
         _until(
             lambda: (bundle / "jobs.json").exists() and _states(user, bundle)["count"] == "running"
         )

@@ -64,7 +64,7 @@ def test_an_image_is_not_verified_as_an_archive(things):
     assert message == "image is a container image, not a bundle, sweep or archive"
     assert "valska image" in hint
     assert things.run("verify", "archive").exit_code == 5
-    assert things.run("verify", "text").exit_code == 5
+    assert refused(things, "verify", "text")[0] == "text is not an archive"
 
 
 def test_what_is_no_kit(things):

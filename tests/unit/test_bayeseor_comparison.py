@@ -14,6 +14,7 @@ from valska.external_tools.core.comparison.verdict import (
     Tolerances,
     Verdict,
 )
+from valska.external_tools.core.comparison.written import COMPLETED, Written
 from valska.external_tools.core.tool import Compares
 from valska.external_tools.core.utils import sha256_file
 
@@ -29,7 +30,7 @@ def run_of(outputs):
         for path in sorted(outputs.rglob("*"))
         if path.is_file()
     }
-    return RunFiles(outputs, SECTION, files)
+    return Written(RunFiles(outputs, SECTION, files), {"signal_fit": COMPLETED}, ())
 
 
 @pytest.fixture
