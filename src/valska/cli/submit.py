@@ -128,9 +128,14 @@ def command(
         extra=extra,
         ready=lambda: write_site_env(opened.site_env, prepared.site),
     )
-    _print(opened, submission, as_json)
-    if waits and not dry_run:
-        _wait(opened, manifest, chosen, stages)
+    try:
+        _print(opened, submission, as_json)
+        if waits and not dry_run:
+            _wait(opened, manifest, chosen, stages)
+    except KeyboardInterrupt:
+        if not dry_run:
+            note("The jobs go on. `valska status` follows them, `valska cancel` ends them.")
+        raise
 
 
 def _manifest(bundle: Bundle, tool: str | None) -> Manifest:
@@ -184,19 +189,15 @@ def _wait(
 ) -> None:
     wanted = stages or tuple(stage.name for stage in manifest.stages)
     progress = Progress(bundle)
-    try:
-        status = wait(
-            bundle,
-            manifest,
-            scheduler,
-            on_change=progress.tell,
-            sleep=progress.sleep,
-            longest_poll=2.0 if scheduler.name == "local" else 30.0,
-            stages=wanted,
-        )
-    except KeyboardInterrupt:
-        note("The jobs go on. `valska status` follows them, `valska cancel` ends them.")
-        raise
+    status = wait(
+        bundle,
+        manifest,
+        scheduler,
+        on_change=progress.tell,
+        sleep=progress.sleep,
+        longest_poll=2.0 if scheduler.name == "local" else 30.0,
+        stages=wanted,
+    )
     _require_success(bundle, status, wanted)
 
 
