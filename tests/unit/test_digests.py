@@ -4,6 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -95,3 +96,12 @@ def test_files_of_every_size_are_read_whole(tmp_path, size):
     data = bytes(range(256)) * (size // 256) + bytes(size % 256)
     (tmp_path / "file").write_bytes(data)
     assert sha256_file(tmp_path / "file") == hashlib.sha256(data).hexdigest()
+
+
+def test_a_few_files_start_no_thread(files, monkeypatch):
+    def start(self):
+        raise AssertionError
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    paths, wanted = files
+    assert list(digests.digest_files([*map(str, paths[:3])])) == wanted[:3]

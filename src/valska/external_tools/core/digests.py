@@ -16,6 +16,8 @@ MANY = 1_000
 Only where no other thread runs: a process is not safely forked beside one.
 """
 
+_FEW = 4
+"""Fewer files are not worth threads: there are very many runs with a few outputs each."""
 _MOST_PROCESSES = 8
 _DIES_WITH_PARENT = 1
 """``PR_SET_PDEATHSIG`` of prctl(2)."""
@@ -30,8 +32,8 @@ def digest_files(paths: Sequence[str]) -> Iterator[str | OSError]:
         The files.
     """
     workers = min(len(os.sched_getaffinity(0)), len(paths))
-    if workers < 2:
-        yield from map(_digest, paths)
+    if workers < 2 or len(paths) < _FEW:
+        yield from map(digest_file, paths)
         return
     done = 0
     if len(paths) >= MANY and threading.active_count() == 1:
@@ -41,7 +43,7 @@ def digest_files(paths: Sequence[str]) -> Iterator[str | OSError]:
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(workers) as threads:
-        yield from threads.map(_digest, paths[done:])
+        yield from threads.map(digest_file, paths[done:])
 
 
 def _by_processes(paths: Sequence[str], count: int) -> Iterator[str | OSError]:
@@ -59,7 +61,7 @@ def _by_processes(paths: Sequence[str], count: int) -> Iterator[str | OSError]:
         return
     with pool:
         try:
-            yield from pool.map(_digest, paths, chunksize=chunk)
+            yield from pool.map(digest_file, paths, chunksize=chunk)
         except BrokenProcessPool:
             return
 
@@ -75,7 +77,8 @@ def _begin(parent: int) -> None:
         os._exit(1)
 
 
-def _digest(path: str) -> str | OSError:
+def digest_file(path: str) -> str | OSError:
+    """Return the SHA-256 of a file as 64 hexadecimal digits, or why it cannot be read."""
     try:
         return sha256_file(Path(path))
     except OSError as error:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
-from valska.external_tools.core.digests import digest_files
+from valska.external_tools.core.digests import digest_file, digest_files
 from valska.external_tools.core.errors import UsageError, VerificationError
 from valska.external_tools.core.manifest import (
     BorrowedEntry,
@@ -269,11 +269,7 @@ def _check_files(
 ) -> Iterable[Finding]:
     sizes = {entry.path: entry.size for entry in manifest.files}
 
-    expected = (
-        Expected(path, f"{bundle.path}/{path}", digest, sizes.get(path))
-        for path, digest in listed.items()
-    )
-    return check_files(expected, fast)
+    return check_listed(bundle.path, listed, sizes, fast)
 
 
 def check_outside(
@@ -360,19 +356,38 @@ def check_files(expected: Iterable[Expected], fast: bool) -> Iterator[Finding]:
             yield finding
         elif not fast and one.sha256:
             left.append(one)
-    for one, digest in zip(left, digest_files([one.file for one in left]), strict=True):
-        if isinstance(digest, OSError):
-            yield _unreadable(one.path, digest)
-        elif digest != one.sha256:
-            detail = f"sha256 {digest[:12]}…, not {str(one.sha256)[:12]}…"
-            yield Finding(FindingKind.ALTERED, one.path, detail)
+    digests = digest_files([one.file for one in left])
+    yield from filter(None, map(_check_digest, left, digests))
+
+
+def check_listed(
+    root: Path, listed: Mapping[str, str], sizes: Mapping[str, int], fast: bool
+) -> Iterator[Finding]:
+    """Compare the files of a directory with their digests and sizes, by their paths in it."""
+    expected = (
+        Expected(path, f"{root}/{path}", digest, sizes.get(path)) for path, digest in listed.items()
+    )
+    return check_files(expected, fast)
 
 
 def check_file(
     file: Path, path: str, sha256: str | None, size: int | None, fast: bool
 ) -> Finding | None:
     """Compare one file with what it should be; see `Expected` and `check_files`."""
-    return next(check_files([Expected(path, os.fspath(file), sha256, size)], fast), None)
+    expected = Expected(path, os.fspath(file), sha256, size)
+    finding = _check_status(expected)
+    if finding is not None or fast or not sha256:
+        return finding
+    return _check_digest(expected, digest_file(expected.file))
+
+
+def _check_digest(expected: Expected, digest: str | OSError) -> Finding | None:
+    if isinstance(digest, OSError):
+        return _unreadable(expected.path, digest)
+    if digest == expected.sha256:
+        return None
+    detail = f"sha256 {digest[:12]}…, not {str(expected.sha256)[:12]}…"
+    return Finding(FindingKind.ALTERED, expected.path, detail)
 
 
 def _check_status(expected: Expected) -> Finding | None:

@@ -66,8 +66,8 @@ class Sink(Protocol):
         ...
 
 
-class _Nowhere:
-    """Takes everything, and does nothing."""
+class Nowhere:
+    """Takes everything, and does nothing; given as a sink, it has the first fault raised."""
 
     def begin(self, name: str, header: Header) -> None:
         """Take the beginning of an entry."""
@@ -236,7 +236,7 @@ class _Reader:
         self._source = _Source(file, size, (lambda data: None) if fast else digest.take)
         self._limits = limits
         self._strict = sink is not None
-        self._sink: Sink = sink or _Nowhere()
+        self._sink: Sink = sink or Nowhere()
         self._digester = Digester()
         self._pool = Pool(2 if self._small else _BUFFERS)
         self._lane: Lane | None = None

@@ -14,7 +14,7 @@ from valska.external_tools.core.archive.document import ArchiveDocument
 from valska.external_tools.core.archive.entries import Limits
 from valska.external_tools.core.archive.errors import ArchiveError
 from valska.external_tools.core.archive.judging import judge_contents, worth_telling
-from valska.external_tools.core.archive.reading import Read, read_archive
+from valska.external_tools.core.archive.reading import Nowhere, Read, read_archive
 from valska.external_tools.core.archive.tar import Header, Kind
 from valska.external_tools.core.errors import VerificationError
 from valska.external_tools.core.run_directory import TakenError, check_name, refuse_inside
@@ -105,7 +105,7 @@ def rehearse_unpacking(
     Parameters and errors are those of `unpack_archive`; nothing is written.
     """
     _require_writable(_place(archive, directory, output))
-    read = read_archive(archive, limits=limits, sink=_Nowhere(), progress=progress)
+    read = read_archive(archive, limits=limits, sink=Nowhere(), progress=progress)
     return _judged(archive, read, directory, output)
 
 
@@ -156,19 +156,6 @@ def _unpack(
     (staging / "whole").replace(unpacked.path)
     fsync_directory(unpacked.path.parent)
     return unpacked
-
-
-class _Nowhere:
-    """Writes nothing; with it, what is hostile is refused as soon as with `_Writer`."""
-
-    def begin(self, name: str, header: Header) -> None:
-        """Pass over an entry."""
-
-    def data(self, view: memoryview) -> None:
-        """Pass over some bytes of it."""
-
-    def end(self) -> None:
-        """Pass over its end."""
 
 
 class _Writer:

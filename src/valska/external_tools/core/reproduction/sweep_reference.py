@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,13 @@ from valska.external_tools.core.reproduction.reference import (
 )
 from valska.external_tools.core.reproduction.replay import Parent
 from valska.external_tools.core.schema import SchemaError, validate
-from valska.external_tools.core.seal import Finding, check_file, check_outside, read_sums
+from valska.external_tools.core.seal import (
+    Finding,
+    check_file,
+    check_listed,
+    check_outside,
+    read_sums,
+)
 from valska.external_tools.core.sweep.dispatch.intact import altered_units
 from valska.external_tools.core.sweep.dispatch.slices import Work, choose_labels
 from valska.external_tools.core.sweep.document import PointEntry, SharedEntry, SweepManifest
@@ -177,12 +181,7 @@ def _common_findings(
     if found:
         yield found
     sizes = {entry.path: entry.size for entry in common.files}
-
-    def check(path: str) -> Finding | None:
-        return check_file(sweep.path / path, path, listed[path], sizes.get(path), False)
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield from filter(None, pool.map(check, listed))
+    yield from check_listed(sweep.path, listed, sizes, False)
     yield from check_outside(sweep.bundle, common, False, outside)
 
 

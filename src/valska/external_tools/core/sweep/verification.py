@@ -25,6 +25,7 @@ from valska.external_tools.core.seal import (
     Finding,
     FindingKind,
     check_file,
+    check_listed,
     check_outside,
     read_sums,
     seal_of,
@@ -140,10 +141,7 @@ def _common(
         yield _altered(sums.name, f"{sweep.manifest.name} has another digest of it")
     yield from _disagreements(common.files, listed, sweep.common.name)
     sizes = {entry.path: entry.size for entry in common.files}
-    for path, digest in listed.items():
-        finding = check_file(sweep.path / path, path, digest, sizes.get(path), fast)
-        if finding:
-            yield finding
+    yield from check_listed(sweep.path, listed, sizes, fast)
     yield from _unexpected(sweep.path, listed, _UNSEALED)
     yield from check_outside(sweep.bundle, common, fast)
 

@@ -12,7 +12,7 @@ from valska.external_tools.core.manifest import Manifest
 from valska.external_tools.core.run_directory import Bundle
 from valska.external_tools.core.seal import (
     Finding,
-    check_file,
+    check_listed,
     check_outside,
     is_sealable,
     read_sums,
@@ -81,10 +81,8 @@ def _common_findings(
     if not sums.is_file() or sha256_file(sums) != manifest.common_seal:
         return [f"{sums.name} is not what {sweep.manifest.name} says"]
     listed = read_sums(sweep.bundle)
-    found = [
-        check_file(sweep.path / path, path, digest, None, False) for path, digest in listed.items()
-    ]
-    return [*filter(None, found), *check_outside(sweep.bundle, common, False, places)]
+    found = check_listed(sweep.path, listed, {}, False)
+    return [*found, *check_outside(sweep.bundle, common, False, places)]
 
 
 def _fault(sweep: Sweep, work: Work, known: dict[str, str | None]) -> str | None:
