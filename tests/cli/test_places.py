@@ -58,6 +58,14 @@ def test_a_verb_for_archives_says_what_is_none(things, verb):
     assert refused(things, verb, "gone", code=3)[0].startswith("no such archive")
 
 
+@pytest.mark.parametrize("verb", ["archive", "submit", "cancel", "sign"])
+def test_the_bundle_in_what_was_unpacked_is_named(user, verb):
+    (user.cwd / "un packed/data").mkdir(parents=True)
+    user.bundle(output="un packed/data/bundle")
+    code = 2 if verb == "sign" else 3
+    assert "un packed/data/bundle" in refused(user, verb, "un packed", code=code)[1]
+
+
 def test_an_image_is_not_verified_as_an_archive(things):
     assert "not a bundle, sweep or archive" in refused(things, "reproduce", "image")[0]
     message, hint = refused(things, "verify", "image")

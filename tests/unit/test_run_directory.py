@@ -15,6 +15,7 @@ from valska.external_tools.core.run_directory import (
     check_place,
     ensure_run_dir,
     open_bundle,
+    run_inside,
     validate_run_dir,
 )
 
@@ -91,6 +92,22 @@ def test_what_is_no_bundle(tmp_path):
     with pytest.raises(RunDirectoryError, match="no such bundle"):
         validate_run_dir(tmp_path / "manifest.json")
     assert issubclass(RunDirectoryError, ValskaError)
+
+
+@pytest.mark.parametrize("place", ["data/bundle", "bundle", "sweep"])
+def test_the_bundle_in_a_directory_is_named(tmp_path, place):
+    inside = tmp_path / place
+    inside.mkdir(parents=True)
+    assert run_inside(tmp_path) is None
+    inside.rmdir()
+    made = tmp_path / "made"
+    made.mkdir()
+    bundle(made).path.rename(inside)
+    assert run_inside(tmp_path) == inside
+    assert run_inside(inside) is None
+    with pytest.raises(RunDirectoryError, match="not a bundle") as caught:
+        open_bundle(tmp_path)
+    assert str(inside) in caught.value.hint
 
 
 def test_ensure(tmp_path):

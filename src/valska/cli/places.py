@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import click
 
 from valska.external_tools.core.errors import PrerequisiteError, UsageError
+from valska.external_tools.core.run_directory import run_inside
 
 _HEAD_BYTES = 512
 
@@ -50,7 +52,8 @@ class Place(click.Path):
     what
         What the verb takes, for messages.
     hints
-        The kinds that it does not take, and what to do with each instead.
+        The kinds that it does not take, and what to do with each instead; ``{run}`` stands for
+        the run in a directory, where it has one.
     """
 
     def __init__(self, what: str, hints: Mapping[Kind, str]) -> None:
@@ -71,8 +74,14 @@ class Place(click.Path):
         kind = kind_of(path) if path.exists() else None
         if kind is not None and kind in self._hints:
             wanted = f"{'an' if self._what[0] in 'aeiou' else 'a'} {self._what}"
-            raise UsageError(f"{path} is {kind.value}, not {wanted}", self._hints[kind])
+            hint = self._hints[kind].replace("{run}", _run_in(path))
+            raise UsageError(f"{path} is {kind.value}, not {wanted}", hint)
         return path
+
+
+def _run_in(path: Path) -> str:
+    inside = run_inside(path)
+    return f" {shlex.quote(str(inside))}" if inside else ""
 
 
 def require_file(path: Path, what: str) -> None:
@@ -106,7 +115,7 @@ RUN_OR_ARCHIVE = Place("bundle, sweep or archive", {Kind.IMAGE: _IMAGES, Kind.TA
 """The same, or an archive, which may be damaged; or a receipt."""
 
 _NO_ARCHIVES = {
-    Kind.DIRECTORY: "`valska archive` packs a bundle or a sweep into one.",
+    Kind.DIRECTORY: "`valska archive{run}` packs a bundle or a sweep into one.",
     Kind.IMAGE: _IMAGES,
     Kind.TAR: _TARS,
 }

@@ -18,6 +18,9 @@ COMMON = "common.json"
 CONTAINER_ROOT = "/bundle"
 """Where a bundle is mounted in a container."""
 
+_INSIDE = ("data/bundle", "bundle", "sweep")
+"""Where what was unpacked of an archive, or a reproduction, has its bundle or sweep."""
+
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,127}")
 
@@ -225,9 +228,12 @@ def validate_run_dir(run_dir: Path) -> None:
     bundle = Bundle(run_dir)
     missing = [path.name for path in (bundle.manifest, bundle.sums) if not path.is_file()]
     if missing:
+        inside = run_inside(run_dir)
         raise RunDirectoryError(
             f"{run_dir} is not a bundle: {' and '.join(missing)} missing",
-            "Name the directory that `valska bundle` made.",
+            f"There is one in it: name {inside}."
+            if inside
+            else "Name the directory that `valska bundle` made.",
         )
 
 
@@ -246,6 +252,26 @@ def is_bundle(path: Path) -> bool:
     """Return whether a directory is a bundle, or what is left of one."""
     bundle = Bundle(path)
     return bundle.manifest.is_file() or bundle.sums.is_file()
+
+
+def run_inside(path: Path) -> Path | None:
+    """Return the bundle or the sweep in a directory that was made for it and more.
+
+    Such directories are what was unpacked of an archive, and reproductions.
+
+    Parameters
+    ----------
+    path
+        The directory.
+
+    Returns
+    -------
+    Path or None
+        None if there is none, or the directory is a bundle or a sweep itself.
+    """
+    if is_bundle(path):
+        return None
+    return next((path / name for name in _INSIDE if is_bundle(path / name)), None)
 
 
 def refuse_inside(path: Path) -> None:
