@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from valska.external_tools.core.manifest import Manifest
 from valska.external_tools.core.records import (
+    Records,
     RecordState,
     StageRecord,
     read_records,
@@ -43,10 +44,7 @@ def verify_outputs(
         Sorted by path; empty if all is as recorded.
     """
     records = read_records(bundle)
-    newest = [_newest(records.of(stage.name)) for stage in manifest.stages]
-    completed = tuple(
-        record for record in newest if record is not None and record.state is RecordState.COMPLETED
-    )
+    completed = completed_records(records, manifest)
     found = [
         Finding(FindingKind.UNREADABLE, f"{bundle.records.name}/{one.path}", one.reason)
         for one in records.unreadable
@@ -59,6 +57,14 @@ def verify_outputs(
             found.append(Finding(FindingKind.ALTERED, place, detail))
         found += _compare(bundle, record, fast)
     return completed, tuple(sorted(found, key=lambda finding: (finding.path, finding.kind)))
+
+
+def completed_records(records: Records, manifest: Manifest) -> tuple[StageRecord, ...]:
+    """Return the newest record of every stage that has completed."""
+    newest = [_newest(records.of(stage.name)) for stage in manifest.stages]
+    return tuple(
+        record for record in newest if record is not None and record.state is RecordState.COMPLETED
+    )
 
 
 def _newest(records: Sequence[StageRecord]) -> StageRecord | None:

@@ -17,7 +17,7 @@ from valska.external_tools.core.archive.selection import (
     select_bundle,
     select_sweep,
 )
-from valska.external_tools.core.comparison.written import COMPLETED, read_unit
+from valska.external_tools.core.comparison.written import COMPLETED, read_states
 from valska.external_tools.core.errors import ValskaError
 from valska.external_tools.core.images.store.layout import PUBLISHED_SUFFIX
 from valska.external_tools.core.manifest import StageEntry
@@ -83,7 +83,7 @@ def unfinished(path: Path, selection: Selection) -> dict[str, dict[str, int]]:
     states: dict[str, Counter[str]] = {}
     for unit, stages in _units(path, selection):
         manifest = replace(selection.manifest, stages=stages)
-        for stage, state in read_unit(unit, manifest, fast=True).states.items():
+        for stage, state in read_states(unit, manifest).items():
             if state != COMPLETED:
                 states.setdefault(stage, Counter())[state] += 1
     order = [stage.name for stage in selection.manifest.stages]

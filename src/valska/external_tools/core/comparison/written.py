@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from valska.external_tools.core.comparison.verdict import OutputFile, RunFiles
 from valska.external_tools.core.manifest import Manifest, read_manifest
-from valska.external_tools.core.outputs import verify_outputs
-from valska.external_tools.core.records import StageRecord, read_records
+from valska.external_tools.core.outputs import completed_records, verify_outputs
+from valska.external_tools.core.records import read_records
 from valska.external_tools.core.run_directory import Bundle
 from valska.external_tools.core.seal import Finding, FindingKind, seal_of
 from valska.external_tools.core.sweep.layout import Sweep
@@ -78,16 +78,17 @@ def read_unit(unit: Bundle, manifest: Manifest, fast: bool = False) -> Written:
     """
     completed, findings = verify_outputs(unit, manifest, fast)
     bad = {finding.path for finding in findings}
+    outputs = unit.outputs
     files: dict[str, OutputFile] = {}
     for record in completed:
         for output in record.outputs:
-            path = output.path.removeprefix(f"{unit.outputs.name}/")
-            place = None if output.path in bad else unit.outputs / path
+            path = output.path.removeprefix(f"{outputs.name}/")
+            place = None if output.path in bad else outputs / path
             files[path] = OutputFile(path, output.size, output.sha256, place)
     notes = [str(finding) for finding in findings if finding.kind is not FindingKind.MISSING]
     return Written(
-        RunFiles(unit.outputs, manifest.section, dict(sorted(files.items()))),
-        _states(unit, manifest, completed),
+        RunFiles(outputs, manifest.section, dict(sorted(files.items()))),
+        read_states(unit, manifest),
         (*notes, *_gone(findings)),
     )
 
@@ -107,8 +108,16 @@ def _units(bundle: Bundle, manifest: Manifest) -> Iterator[tuple[Bundle, Manifes
             yield unit, read_manifest(unit)
 
 
-def _states(unit: Bundle, manifest: Manifest, completed: Iterable[StageRecord]) -> dict[str, str]:
+def read_states(unit: Bundle, manifest: Manifest) -> dict[str, str]:
+    """Return how far the stages of a unit came: see `Written`; outputs are not looked at.
+
+    Parameters
+    ----------
+    unit, manifest
+        See `read_unit`.
+    """
     records, seal = read_records(unit), seal_of(unit)
+    completed = completed_records(records, manifest)
     done = {one.stage: COMPLETED if one.seal == seal else OTHER_SEAL for one in completed}
     states = {}
     for stage in manifest.stages:
