@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import click
 
 from valska.cli.options import dry_run_option, json_option
 from valska.cli.output import note, result, result_json
 from valska.cli.places import ARCHIVE, require_file
+from valska.cli.quantities import bytes_text
 from valska.cli.transfer import Transfer
 from valska.external_tools.core.errors import UsageError
 
@@ -66,10 +68,12 @@ def command(
         unpacked = unpack(file, Path.cwd(), output, limits=limits, progress=transfer.reach)
     if as_json:
         bundle = unpacked.path / "data" / "bundle"
-        facts = {"path": unpacked.path, "bundle": bundle, "files": unpacked.files}
+        facts: dict[str, Any] = {"path": unpacked.path, "bundle": bundle}
+        facts |= {"files": unpacked.files, "size": unpacked.size}
         result_json({"dry_run": dry_run, **facts})
         return
-    note(f"{unpacked.files} files, all as they were packed.")
+    size = bytes_text(unpacked.size)
+    note(f"{unpacked.files} files, {size}, all as they were packed.")
     if dry_run:
         note("Nothing was unpacked. The directory would be:")
     result(str(unpacked.path))

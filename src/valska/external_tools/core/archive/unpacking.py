@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +16,11 @@ from valska.external_tools.core.archive.errors import ArchiveError
 from valska.external_tools.core.archive.judging import judge_contents, worth_telling
 from valska.external_tools.core.archive.reading import Nowhere, Read, read_archive
 from valska.external_tools.core.archive.tar import Header, Kind
-from valska.external_tools.core.errors import VerificationError
+from valska.external_tools.core.errors import UsageError, VerificationError
+from valska.external_tools.core.partial import workshop
 from valska.external_tools.core.run_directory import TakenError, check_name, refuse_inside
 from valska.external_tools.core.seal import Finding
-from valska.external_tools.core.utils import fsync_directory, random_hex
+from valska.external_tools.core.utils import fsync_directory
 
 _SHOWN = 5
 _ANY_X = 0o111
@@ -33,14 +34,15 @@ class Unpacked:
     ----------
     path
         Its directory.
-    files
-        How many files it has.
+    files, size
+        How many files it has, and their bytes.
     document
         What the archive says of itself.
     """
 
     path: Path
     files: int
+    size: int
     document: ArchiveDocument
 
 
@@ -71,6 +73,8 @@ def unpack_archive(
     ------
     TakenError
         If there is something in its place.
+    UsageError
+        If the directory is not there in which it is to be.
     HostileError
         If the archive would write where it must not, or more than is allowed.
     VerificationError
@@ -79,17 +83,13 @@ def unpack_archive(
         If it cannot be read, or the directory cannot be written.
     """
     place = _place(archive, directory, output)
-    staging = place / f".{archive.name}.{random_hex(6)}.tmp"
     try:
-        staging.mkdir(mode=0o700)
+        with workshop(place / archive.name) as staging:
+            return _unpack(archive, staging, directory, output, limits, progress)
+    except _FullError as full:
+        raise _unwritable(place, full.error, archive, full.size) from full.error
     except OSError as error:
         raise _unwritable(place, error) from error
-    try:
-        return _unpack(archive, staging, directory, output, limits, progress)
-    except OSError as error:
-        raise _unwritable(place, error) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def rehearse_unpacking(
@@ -114,6 +114,8 @@ def _place(archive: Path, directory: Path, output: Path | None) -> Path:
     place = directory if output is None else output.absolute().parent
     if output is not None:
         _refuse_taken(output)
+        if not place.is_dir():
+            raise UsageError(f"no such directory: {output.parent}", "Make it, or choose another.")
     refuse_inside(place / archive.name)
     return place
 
@@ -134,7 +136,8 @@ def _judged(archive: Path, read: Read, directory: Path, output: Path | None) -> 
         raise _unsound(archive, worth_telling(judged.findings, archive.name))
     target = output or directory / check_name(read.top, "the archive's directory")
     _refuse_taken(target)
-    return Unpacked(target.absolute(), sum(1 for _ in read.contents.files()), judged.document)
+    sizes = [entry.size for _, entry in read.contents.files()]
+    return Unpacked(target.absolute(), len(sizes), sum(sizes), judged.document)
 
 
 def _unpack(
@@ -158,6 +161,22 @@ def _unpack(
     return unpacked
 
 
+class _FullError(Exception):
+    """What is unpacked cannot be written: not a fault of the archive, whatever the error says.
+
+    Parameters
+    ----------
+    error
+        What the system said.
+    size
+        Bytes that were written until then.
+    """
+
+    def __init__(self, error: OSError, size: int) -> None:
+        super().__init__(str(error))
+        self.error, self.size = error, size
+
+
 class _Writer:
     """Writes what is read below a directory that nobody else can enter."""
 
@@ -165,10 +184,17 @@ class _Writer:
         self._root = root
         self._made = {""}
         self._descriptor = -1
+        self._size = 0
         os.mkdir(root)  # noqa: PTH102 - paths here are plain text, there are many
 
     def begin(self, name: str, header: Header) -> None:
         """Make a directory or a file; links come last."""
+        try:
+            self._begin(name, header)
+        except OSError as error:
+            raise _FullError(error, self._size) from error
+
+    def _begin(self, name: str, header: Header) -> None:
         if header.kind is Kind.DIRECTORY:
             self._make(name)
         elif header.kind is Kind.FILE:
@@ -179,18 +205,26 @@ class _Writer:
 
     def data(self, view: memoryview) -> None:
         """Write some bytes of a file."""
-        while view:
-            view = view[os.write(self._descriptor, view) :]
+        try:
+            while view:
+                written = os.write(self._descriptor, view)
+                self._size += written
+                view = view[written:]
+        except OSError as error:
+            raise _FullError(error, self._size) from error
 
     def end(self) -> None:
-        """Close the file."""
-        self.close()
+        """Close the file, of which some file systems only then say that it does not fit."""
+        try:
+            self.close()
+        except OSError as error:
+            raise _FullError(error, self._size) from error
 
     def close(self) -> None:
         """Close what is open."""
         if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+            descriptor, self._descriptor = self._descriptor, -1
+            os.close(descriptor)
 
     def _make(self, name: str) -> None:
         if name not in self._made:
@@ -214,17 +248,23 @@ def _refuse_taken(path: Path) -> None:
 
 def _unsound(archive: Path, findings: tuple[Finding, ...]) -> VerificationError:
     more = f" and {len(findings) - _SHOWN} more" if len(findings) > _SHOWN else ""
+    named = shlex.quote(os.fspath(archive))
     return VerificationError(
         f"{archive} is not as it was packed: " + "; ".join(map(str, findings[:_SHOWN])) + more,
-        f"Nothing was unpacked. Get it again; `valska verify {archive.name}` says more.",
+        f"Nothing was unpacked. Get it again; `valska verify {named}` says more.",
     )
 
 
-def _unwritable(place: Path, error: OSError) -> ArchiveError:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return ArchiveError(
-        f"cannot unpack into {place}: {(error.strerror or str(error)).lower()}",
-        "Free some space, or choose another place with -o; nothing was left behind."
-        if full
-        else "Check the directory and its permissions.",
-    )
+def _unwritable(
+    place: Path, error: OSError, archive: Path | None = None, size: int = 0
+) -> ArchiveError:
+    message = f"cannot unpack into {place}: {(error.strerror or str(error)).lower()}"
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return ArchiveError(message, "Check the directory and its permissions.")
+    hint = "Free some space, or choose another place with -o; nothing was left behind."
+    if archive is not None:
+        hint += (
+            f" It takes more than {size:,} bytes: `valska unpack --dry-run "
+            f"{shlex.quote(os.fspath(archive))}` says how many."
+        )
+    return ArchiveError(message, hint)

@@ -24,8 +24,8 @@ from valska.external_tools.core.archive.secrets import require_no_secrets
 from valska.external_tools.core.archive.selection import Selection
 from valska.external_tools.core.archive.tar import Kind
 from valska.external_tools.core.errors import VerificationError
+from valska.external_tools.core.partial import whole_file
 from valska.external_tools.core.run_directory import TakenError, refuse_inside
-from valska.external_tools.core.utils import replacing
 
 _SHOWN = 5
 
@@ -102,7 +102,7 @@ def write_archive(
     require_no_secrets(members, allowed_secrets)
     total = sum(member.size for member in members)
     try:
-        with replacing(path) as file:
+        with whole_file(path) as file:
             packer = Packer(
                 file,
                 epoch_of(selection.document.created_utc),

@@ -1,0 +1,164 @@
+"""What is large is made in a hidden directory that names its maker, and put in place when whole.
+
+A maker that is killed leaves its directory behind. The next one beside it removes that, if it can
+prove that the maker has ended: the maker is named in it with its host, and holds a lock on that
+name for as long as it lives.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import re
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from valska.external_tools.core.identity import ProcessIdentity, identify, read_identity
+from valska.external_tools.core.utils import fsync_directory, random_hex, utc_now_iso
+
+OWNER = "owner.json"
+
+_NAME = re.compile(r"\..+\.[0-9a-f]{12}\.tmp", re.DOTALL)
+_MOST_BYTES = 1 << 12
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def workshop(path: Path) -> Iterator[Path]:
+    """Give a hidden directory beside a path, to make there what is then renamed to it.
+
+    It is removed at the end of the block, with what is left in it. What processes of this host
+    that have ended left beside the path is removed first.
+
+    Parameters
+    ----------
+    path
+        What is to be made. Its directory must exist.
+
+    Raises
+    ------
+    OSError
+        If the directory cannot be made.
+    """
+    clear_abandoned(path.parent)
+    place = path.with_name(f".{path.name}.{random_hex(6)}.tmp")
+    place.mkdir(mode=0o700)
+    try:
+        with _claimed(place):
+            yield place
+    finally:
+        _remove(place)
+
+
+@contextmanager
+def whole_file(path: Path, mode: int = 0o666) -> Iterator[IO[bytes]]:
+    """Open a file in a `workshop`; put it at `path` when the block ends well.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    with workshop(path) as place:
+        made = place / "whole"
+        with os.fdopen(os.open(made, flags, mode), "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        made.replace(path)
+    fsync_directory(path.parent)
+
+
+def clear_abandoned(directory: Path) -> None:
+    """Remove the workshops in a directory whose makers, on this host, have ended.
+
+    One stays if its maker lives, is on another host, or cannot be told; or if it is another
+    user's, or the file system has no locks.
+    """
+    try:
+        with os.scandir(directory) as found:
+            names = [one.name for one in found if _NAME.fullmatch(one.name)]
+    except OSError:
+        return
+    for name in names:
+        place = directory / name
+        with _abandoned(place) as owner:
+            if owner is not None:
+                log.warning("removing %s, which process %d left when it ended", place, owner.pid)
+                _remove(place)
+
+
+@contextmanager
+def _claimed(place: Path) -> Iterator[None]:
+    """Write into a workshop whose it is, and hold the lock on that."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    descriptor = os.open(place / OWNER, flags, 0o600)
+    try:
+        # The lock comes first: who reads the name finds it locked.
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        text = json.dumps({**identify().as_json(), "since_utc": utc_now_iso()})
+        os.write(descriptor, f"{text}\n".encode())
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _abandoned(place: Path) -> Iterator[ProcessIdentity | None]:
+    """Give who left a workshop and has ended, holding the lock; None if that is not certain."""
+    try:
+        is_own_directory = _is_own(place.lstat(), stat.S_ISDIR)
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(place / OWNER, flags) if is_own_directory else -1
+    except OSError:
+        descriptor = -1
+    if descriptor < 0:
+        yield None
+        return
+    try:
+        yield _owner_that_ended(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _owner_that_ended(descriptor: int) -> ProcessIdentity | None:
+    try:
+        if not _is_own(os.fstat(descriptor), stat.S_ISREG):
+            return None
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        owner = read_identity(json.loads(os.read(descriptor, _MOST_BYTES)))
+    except (OSError, ValueError, AttributeError):
+        return None
+    return owner if owner.alive() is False else None
+
+
+def _is_own(found: os.stat_result, is_kind: Callable[[int], bool]) -> bool:
+    return is_kind(found.st_mode) and found.st_uid == os.geteuid()
+
+
+def _remove(place: Path) -> None:
+    """Remove a workshop; the name of its maker goes last, so that it can be told until then."""
+    with suppress(OSError):
+        for name in os.listdir(place):  # noqa: PTH208 - names alone
+            if name != OWNER:
+                _remove_one(place / name)
+        if os.listdir(place) == [OWNER]:  # noqa: PTH208
+            (place / OWNER).unlink()
+        place.rmdir()
+
+
+def _remove_one(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
