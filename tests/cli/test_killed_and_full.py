@@ -109,3 +109,20 @@ def test_a_stopped_command_goes_on_though_others_ran(user, archive):
         assert process.wait(60) == 0
     assert (user.cwd / "x.tar.zst").read_bytes() == archive.read_bytes()
     assert not list(user.cwd.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "told"),
+    [(signal.SIGINT, 130, "Interrupted."), (signal.SIGTERM, 143, "Terminated.")],
+)
+def test_a_signal_ends_a_command_tidily(user, run, number, code, told):
+    before = set(user.cwd.iterdir())
+    command = [sys.executable, "-m", "valska", "archive", run, "-o", "x.tar.zst"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while not written(user.cwd, set()):
+            assert process.poll() is None
+            time.sleep(0.002)
+        process.send_signal(number)
+        _, error = process.communicate(timeout=60)
+    assert (process.returncode, error.split()) == (code, [told])
+    assert set(user.cwd.iterdir()) == before

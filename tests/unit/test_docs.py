@@ -204,7 +204,7 @@ def test_every_exit_code_is_documented():
         if isinstance(found, type) and issubclass(found, errors.ValskaError)
     }
     text = section((DOCS / "reference" / "exit-codes.md").read_text(), "## valska")
-    assert set(re.findall(r"^\| (\d+) \|", text, re.MULTILINE)) == codes | {"0", "130"}
+    assert set(re.findall(r"^\| (\d+) \|", text, re.MULTILINE)) == codes | {"0", "130", "143"}
 
 
 def test_every_export_is_documented():

@@ -66,7 +66,7 @@ class Verbs(LazyGroup):
         options: MutableMapping[str, Any] = {"obj": State(), **extra}
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, False, **options)
-        from valska.cli.errors import guarded
+        from valska.cli.errors import guarded, terminate
 
         def run() -> Any:
             return super(Verbs, self).main(args, prog_name, complete_var, False, **options)
@@ -74,7 +74,7 @@ class Verbs(LazyGroup):
         # Start-up makes many objects that stay: looking for garbage among them only takes time.
         gc.set_threshold(100_000)
         # A terminated command tidies up as an interrupted one does.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, terminate)
         code = guarded(run, options["obj"])
         # What is left goes when the process ends: looking for garbage in it only takes time.
         gc.freeze()

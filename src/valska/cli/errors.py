@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -15,6 +15,7 @@ from valska.cli.state import State, color
 from valska.external_tools.core.errors import ValskaError
 
 INTERRUPTED = 130
+TERMINATED = 143
 GENERAL = 1
 USAGE = 2
 
@@ -29,6 +30,21 @@ _HINTS = {
     errno.EMFILE: "Raise the limit of open files (`ulimit -n`).",
     errno.ESTALE: "A network file system went away; try again.",
 }
+
+
+class TerminatedError(KeyboardInterrupt):
+    """SIGTERM came; whatever tidies up after Ctrl-C does after this."""
+
+
+def terminate(number: int, frame: object) -> NoReturn:
+    """End a command on SIGTERM as Ctrl-C does, but for the exit code and what is said.
+
+    Raises
+    ------
+    TerminatedError
+        Always.
+    """
+    raise TerminatedError
 
 
 def guarded(run: Callable[[], Any], state: State) -> int:
@@ -81,8 +97,9 @@ def _tell(error: Exception, state: State) -> int:
 
         click.echo(traceback.format_exc(), err=True, nl=False)
     if isinstance(error, click.Abort):
-        click.echo("Interrupted.", err=True)
-        return INTERRUPTED
+        terminated = isinstance(error.__cause__, TerminatedError)
+        click.echo("Terminated." if terminated else "Interrupted.", err=True)
+        return TERMINATED if terminated else INTERRUPTED
     message, hint, code = _describe(error)
     click.echo(f"{_label('Error:', 'red')} {message}", err=True, color=color())
     hint = _one_line(hint) if hint else _general_hint(code, state)
