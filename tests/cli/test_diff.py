@@ -1,10 +1,14 @@
 """``valska diff``: what two bundles do not have in common, and the exit code that says so."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 
+from valska.external_tools.core.comparison import sealed
 from valska.external_tools.core.schema import validate
+from valska.external_tools.core.utils import sha256_file
 
 
 @pytest.fixture
@@ -94,9 +98,11 @@ def test_a_sweep_is_no_bundle_and_a_file_neither(user):
 
 
 def differences(user, *paths):
+    """Return what is printed and what differs; all is as it was sealed."""
     result = user.run("diff", *paths, "--json")
     data = json.loads(result.stdout)
     assert result.exit_code == (5 if data["differences"] else 0)
+    assert [data[side]["not_as_sealed"] for side in "ab"] == [[], []]
     return data, {(one["kind"], one["key"]): (one["a"], one["b"]) for one in data["differences"]}
 
 
@@ -131,6 +137,204 @@ def test_points_that_the_axes_do_not_tell_are_named(user):
     _, found = differences(user, one, "other")
     assert list(found.values()) == [("run_false_share_a", None)]
     assert list(found) == [("point", 'run=false, share="a"')]
+
+
+# --- what is not as it was sealed ----------------------------------------------------------------
+
+
+def edited(path):
+    path.write_text(path.read_text() + "then: edited\n")
+    return path
+
+
+def copied(path, name):
+    return Path(shutil.copytree(path, path.parent / name))
+
+
+def test_an_edited_configuration_is_told_first_and_its_bundle_id_is_not_believed(user):
+    one = user.bundle(output="one")
+    other = copied(one, "other")
+    edited(other / "config/lines.yaml")
+    result = user.run("diff", one, "other")
+    assert result.exit_code == 5
+    told, science, *_ = result.stderr.splitlines()
+    assert told == (
+        "other is not as it was sealed: config/lines.yaml (altered); "
+        "`valska verify other` says more."
+    )
+    assert science == "The science is not the same."
+    assert "lines.yaml: then" in result.stdout
+    data = json.loads(user.run("diff", one, "other", "--json").stdout)
+    assert data["same_science"] is False
+    assert data["b"]["not_as_sealed"] == ["config/lines.yaml (altered)"]
+
+
+def test_what_is_edited_in_both_is_not_said_to_be_as_it_was(user):
+    one = user.bundle(output="one")
+    edited(one / "config/lines.yaml")
+    result = user.run("diff", one, one)
+    assert result.exit_code == 5
+    assert result.stderr.count("is not as it was sealed: config") == 1
+    assert "Whether the science is the same is not said" in result.stderr
+    assert "Nothing else differs." in result.stderr
+    data = json.loads(user.run("diff", one, one, "--json").stdout)
+    assert (data["same_science"], data["differences"]) == (None, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("inputs/data.txt", "inputs/data.txt (altered)"),
+        ("submit_count.sh", "submit_count.sh (altered)"),
+        ("manifest.json", "manifest.json (altered)"),
+        ("SHA256SUMS", "manifest.json (altered)"),
+    ],
+)
+def test_other_sealed_files_are_looked_at_too(user, name, told):
+    one = user.bundle(output="one")
+    other = copied(one, "other")
+    text = (other / name).read_text()
+    (other / name).write_text(
+        text.replace(text[:1], "0", 1) if name == "SHA256SUMS" else f"{text} \n"
+    )
+    if name == "SHA256SUMS":
+        lines = [f"{'0' * 64}{x[64:]}" if "manifest" in x else x for x in text.splitlines()]
+        (other / name).write_text("\n".join(lines) + "\n")
+    result = user.run("diff", one, other, "--json")
+    assert result.exit_code == 5
+    data = json.loads(result.stdout)
+    assert told in data["b"]["not_as_sealed"]
+    assert data["same_science"] is None
+
+
+def test_a_configuration_that_is_gone_is_told(user):
+    one = user.bundle(output="one")
+    other = copied(one, "other")
+    (other / "config/lines.yaml").unlink()
+    result = user.run("diff", one, other)
+    assert result.exit_code == 5
+    assert "config/lines.yaml (missing)" in result.stderr
+    assert "lines.yaml  is there  -" in result.stdout
+
+
+def test_a_bundle_that_was_sealed_again_has_not_the_id_of_its_content(user):
+    one = user.bundle(output="one")
+    other = copied(one, "other")
+    manifest, config = other / "manifest.json", other / "config/lines.yaml"
+    old = sha256_file(config), config.stat().st_size
+    data = json.loads(manifest.read_text())
+    edited(config)
+    for file in data["files"]:
+        if file["path"] == "config/lines.yaml":
+            file |= {"sha256": sha256_file(config), "size": config.stat().st_size}
+    before = sha256_file(manifest)
+    manifest.write_text(json.dumps(data))
+    sums = (other / "SHA256SUMS").read_text()
+    sums = sums.replace(old[0], sha256_file(config)).replace(before, sha256_file(manifest))
+    (other / "SHA256SUMS").write_text(sums)
+    result = user.run("diff", one, other)
+    assert "its bundle id is not that of its content" in result.stderr
+    assert "The science is not the same." in result.stderr
+
+
+def test_an_edited_configuration_of_a_sweeps_point_is_found(user):
+    one = sweep(user, "one")
+    other = copied(one, "other")
+    assert differences(user, one, other)[0]["same_science"] is True
+    edited(other / "points/run_true/config/lines.yaml")
+    result = user.run("diff", one, "other")
+    assert result.exit_code == 5
+    assert result.stderr.startswith(
+        "other is not as it was sealed: points/run_true: config/lines.yaml was altered; "
+    )
+    assert "The science is not the same." in result.stderr
+    assert "run_true: lines.yaml: then" in result.stdout
+    point = user.run("diff", "one/points/run_true", "other/points/run_true")
+    assert point.exit_code == 5
+    assert "config/lines.yaml (altered)" in point.stderr
+
+
+@pytest.mark.parametrize("name", ["inputs/data.txt", "common.json", "SHA256SUMS"])
+def test_what_points_share_is_looked_at_in_a_sweep_and_in_a_point(user, name):
+    one = sweep(user, "one")
+    other = copied(one, "other")
+    (other / name).write_text((other / name).read_text() + " \n")
+    for place in ("", "points/run_true"):
+        result = user.run("diff", one / place, other / place)
+        assert result.exit_code == 5
+        assert f"{name} (altered)" in result.stderr
+        assert "The science is the same" not in result.stderr
+
+
+def test_a_sweeps_manifest_that_contradicts_a_point_is_told(user):
+    one = sweep(user, "one")
+    other = copied(one, "other")
+    manifest = other / "sweep_manifest.json"
+    manifest.write_text(manifest.read_text().replace('"run": true', '"run": "x"'))
+    result = user.run("diff", one, "other")
+    assert "points/run_true: sweep_manifest.json has another values" in result.stderr
+    assert result.exit_code == 5
+
+
+def test_what_is_too_large_to_be_read_is_named(user, monkeypatch):
+    one = user.bundle(output="one")
+    edited(one / "inputs/data.txt")
+    monkeypatch.setattr(sealed, "MOST_BYTES", (one / "config/lines.yaml").stat().st_size)
+    data = json.loads(user.run("diff", one, one, "--json").stdout)
+    assert data["a"]["not_as_sealed"] == ["inputs/data.txt (altered)"]
+    assert "submit_count.sh" in data["a"]["not_read"]
+    assert "config/lines.yaml" not in data["a"]["not_read"]
+    result = user.run("diff", one, one)
+    assert "Not read of " in result.stderr
+
+
+def test_a_referenced_input_that_is_gone_is_not_read_and_one_that_is_there_is(user):
+    data = user.write("mine.txt", "a\nb\n")
+    user.write("c.yaml", "data: mine.txt\n")
+    command = ("bundle", "linetool", "c.yaml", "--runner", "host", "--inputs", "reference")
+    user.ok(*command, "-o", "one")
+    assert user.ok("diff", "one", "one").stderr.count("Not read") == 0
+    data.write_text("a\nc\n")
+    assert "inputs/data.txt (altered)" in user.run("diff", "one", "one").stderr
+    data.unlink()
+    result = user.ok("diff", "one", "one")
+    assert "Not read of one: inputs/data.txt; `valska verify one` does." in result.stderr
+
+
+def test_with_outputs_it_is_told_too(user):
+    one = ran(user, "one")
+    edited(copied(one, "other") / "config/lines.yaml")
+    result = user.run("diff", one, "other", "--outputs")
+    assert result.stderr.startswith("other is not as it was sealed: config/lines.yaml")
+
+
+# --- what it cannot compare ----------------------------------------------------------------------
+
+
+def test_outputs_of_two_tools_are_a_fault_of_usage(user):
+    one = user.bundle(output="one")
+    other = copied(one, "other")
+    manifest = json.loads((other / "manifest.json").read_text())
+    manifest["tool"], manifest["another"] = "another", manifest.pop("linetool")
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    result = user.run("diff", one, other, "--outputs")
+    assert result.exit_code == 2
+    assert "linetool, the other of another" in result.stderr
+
+
+def test_the_hint_does_not_name_the_option_that_was_given(user, pair):
+    assert "`valska diff --json` has" in user.run("diff", *pair).stderr
+    assert "`valska diff --json`" not in user.run("diff", *pair, "--json").stderr
+
+
+def test_a_directory_with_a_bundle_in_it_is_named(user):
+    bundle = ran(user, "one")
+    user.ok("archive", bundle, "-o", "one.tar.zst")
+    user.ok("unpack", "one.tar.zst", "-o", "open")
+    result = user.run("diff", "open", bundle)
+    assert result.exit_code == 3
+    assert "open/data/bundle" in result.stderr
+    assert user.run("diff", "open/data/bundle", bundle).exit_code == 0
 
 
 # --- archives ------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from valska.external_tools.core.comparison.values import (
     read_yaml,
 )
 from valska.external_tools.core.comparison.verdict import Tolerances, Verdict
-from valska.external_tools.core.errors import ValskaError
+from valska.external_tools.core.errors import UsageError
 from valska.external_tools.core.manifest import Manifest, StageEntry
 from valska.external_tools.core.run_directory import Bundle
 from valska.external_tools.core.utils import load_json
@@ -135,8 +135,10 @@ def _parameters(a: Side, b: Side) -> Iterator[Difference]:
 
 
 def _configs(side: Side) -> dict[str, Path]:
-    places = [entry.path for entry in side.manifest.files if entry.role == "config"]
-    return {place.partition("/")[2]: side.bundle.path / place for place in places}
+    """Return the configurations that are there."""
+    entries = [entry.path for entry in side.manifest.files if entry.role == "config"]
+    places = {place.partition("/")[2]: side.bundle.path / place for place in entries}
+    return {name: path for name, path in places.items() if path.is_file()}
 
 
 def _in_config(name: str, a: Path, b: Path) -> Iterator[Difference]:
@@ -275,10 +277,10 @@ def require_same_tool(a: Manifest, b: Manifest) -> None:
 
     Raises
     ------
-    ValskaError
+    UsageError
         Naming both tools.
     """
     if a.tool != b.tool:
-        raise ValskaError(
+        raise UsageError(
             f"one is a run of {a.tool}, the other of {b.tool}", "Compare runs of one tool."
         )

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from valska.external_tools.core.archive import places
-from valska.external_tools.core.archive.document import parse_document
-from valska.external_tools.core.archive.reading import read_archive
+from valska.external_tools.core.archive import bag, places
+from valska.external_tools.core.archive.contents import Contents
+from valska.external_tools.core.archive.document import (
+    ArchiveDocument,
+    ArchiveKind,
+    parse_document,
+)
+from valska.external_tools.core.archive.judging import judge_contents
+from valska.external_tools.core.archive.reading import Read, read_archive
 from valska.external_tools.core.archive.tar import Header, Kind
 from valska.external_tools.core.comparison.intent import Side
+from valska.external_tools.core.comparison.sealed import Sealed
 from valska.external_tools.core.comparison.sweeps import SweepSide, read_side
-from valska.external_tools.core.errors import VerificationError
+from valska.external_tools.core.errors import ValskaError, VerificationError
 from valska.external_tools.core.manifest import read_manifest
 from valska.external_tools.core.run_directory import Bundle
-from valska.external_tools.core.sweep.layout import Sweep, is_sweep
+from valska.external_tools.core.sweep.document import PointEntry, SharedEntry
+from valska.external_tools.core.sweep.layout import Sweep
 
 _UNIT = r"(?:(?:points|shared)/[^/]+/)?"
 _WANTED = re.compile(
@@ -29,16 +39,18 @@ _MOST_BYTES = 1 << 30
 """Of all that is read of an archive, with `_ENTRY_BYTES` more for each file and directory."""
 
 _ENTRY_BYTES = 1 << 13
+_HINT = "`valska verify` says more."
 
 
 @contextmanager
 def packed_side(
     archive: Path, progress: Callable[[int, int], None] = lambda done, total: None
-) -> Iterator[Side | SweepSide]:
-    """Give what an archive was to do; of an archive of one point that point.
+) -> Iterator[tuple[Side | SweepSide, Sealed]]:
+    """Give what an archive was to do, of an archive of one point that point; and what is wrong.
 
     Manifests and configurations are written into a directory that is there as long as this
-    lasts. Whether they are as they were packed is not looked at.
+    lasts. They are digested; of other files the size is compared, and the digest that the bag's
+    manifest has of them. What fails while this lasts is told by its path in the archive.
 
     Parameters
     ----------
@@ -52,34 +64,80 @@ def packed_side(
     HostileError
         If the archive would write where it must not, or more than is allowed.
     VerificationError
-        If it cannot be read to its end, or is no archive.
+        If it cannot be read to its end, or contradicts itself in what it holds.
     """
     with tempfile.TemporaryDirectory(prefix="valska-") as folder:
-        root = Path(folder)
-        taker = _Taker(folder, archive.name)
+        read, digests = _taken(archive, folder, progress)
         try:
-            read = read_archive(archive, fast=True, sink=taker, progress=progress)
-        finally:
-            taker.end()
-        document = read.contents.documents.get(places.DOCUMENT)
-        if read.findings or document is None:
-            told = "; ".join(map(str, read.findings[:1])) or "it does not say what it holds"
-            raise VerificationError(
-                f"{archive} is not as it was packed: {told}", "`valska verify` says more."
-            )
-        yield _side(root / places.BUNDLE, parse_document(document).units)
+            document = _document(archive, read)
+            _add_digests(read.contents, digests)
+            found = judge_contents(read.contents).findings
+            sealed = Sealed(tuple(f"{one.path} ({one.kind})" for one in found))
+            yield _side(archive, Path(folder) / places.BUNDLE, document), sealed
+        except (ValskaError, OSError) as error:
+            told = error.message if isinstance(error, ValskaError) else str(error)
+            if folder not in told:
+                raise
+            told = told.replace(f"{folder}/", "")
+            raise _not_as_packed(archive, told) from error
 
 
-def _side(path: Path, units: tuple[str, ...] | None) -> Side | SweepSide:
-    if is_sweep(path):
-        sweep = Sweep(path)
-        points = [one for one in units or () if one.startswith(f"{sweep.points.name}/")]
-        if len(points) != 1:
-            return read_side(sweep)
-        unit = sweep.unit(points[0])
-    else:
+def _taken(
+    archive: Path, folder: str, progress: Callable[[int, int], None]
+) -> tuple[Read, dict[str, str]]:
+    taker = _Taker(folder, archive.name)
+    try:
+        read = read_archive(archive, fast=True, sink=taker, progress=progress)
+    finally:
+        taker.end()
+    return read, taker.digests
+
+
+def _document(archive: Path, read: Read) -> ArchiveDocument:
+    data = read.contents.documents.get(places.DOCUMENT)
+    if read.findings or data is None:
+        raise _not_as_packed(
+            archive, "; ".join(map(str, read.findings[:1])) or "it does not say what it holds"
+        )
+    try:
+        return parse_document(data)
+    except VerificationError as error:
+        raise _not_as_packed(archive, f"{places.DOCUMENT}: {error.message}") from error
+
+
+def _not_as_packed(archive: Path, why: str) -> VerificationError:
+    return VerificationError(f"{archive} is not as it was packed: {why}", _HINT)
+
+
+def _add_digests(contents: Contents, taken: Mapping[str, str]) -> None:
+    """Take for files that were not read what the bag's manifest says of them."""
+    try:
+        listed = bag.parse_manifest(contents.documents.get(places.MANIFEST, b""))
+    except bag.BagError:
+        listed = {}
+    for name, entry in contents.entries.items():
+        if entry.sha256 is None:
+            entry.sha256 = taken.get(name) or listed.get(name)
+
+
+def _side(archive: Path, path: Path, document: ArchiveDocument) -> Side | SweepSide:
+    if document.kind is ArchiveKind.BUNDLE:
         unit = Bundle(path)
-    return Side(unit, read_manifest(unit))
+        return Side(unit, read_manifest(unit))
+    side = read_side(Sweep(path))
+    if document.units is None:
+        return side
+    units = [one for one in side.units if one.place in document.units]
+    points = [one for one in units if isinstance(one, PointEntry)]
+    if len(units) != len(document.units) or not units:
+        raise _not_as_packed(
+            archive, f"{places.DOCUMENT} names none, or others, of the units of the sweep"
+        )
+    if len(points or units) == 1:
+        unit = side.sweep.unit((points or units)[0].place)
+        return Side(unit, read_manifest(unit))
+    shared = tuple(one for one in units if isinstance(one, SharedEntry))
+    return replace(side, manifest=replace(side.manifest, points=tuple(points), shared=shared))
 
 
 class _Taker:
@@ -90,6 +148,8 @@ class _Taker:
         self._made = {""}
         self._descriptor = -1
         self._size = 0
+        self._name, self._digest = "", hashlib.sha256()
+        self.digests: dict[str, str] = {}
 
     def begin(self, name: str, header: Header) -> None:
         """Open a file that is wanted."""
@@ -99,6 +159,7 @@ class _Taker:
         self._count(name, header.size)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         self._descriptor = os.open(f"{self._root}/{name}", flags, 0o600)
+        self._name, self._digest = name, hashlib.sha256()
 
     def _make(self, name: str) -> None:
         if name not in self._made:
@@ -117,11 +178,15 @@ class _Taker:
 
     def data(self, view: memoryview) -> None:
         """Write some bytes of it."""
-        while self._descriptor >= 0 and view:
+        if self._descriptor < 0:
+            return
+        self._digest.update(view)
+        while view:
             view = view[os.write(self._descriptor, view) :]
 
     def end(self) -> None:
         """Close it."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
+            self.digests[self._name] = self._digest.hexdigest()
             self._descriptor = -1
