@@ -326,3 +326,66 @@ def test_starting_valska_loads_nothing_of_archives(user):
         check=True,
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_verify_of_what_was_unpacked_looks_at_all_of_it(user, bundle):
+    author = ("--author", "Josiah Carberry")
+    user.ok("archive", bundle, "-o", "r1.tar.zst", *author)
+    user.ok("unpack", "r1.tar.zst", "-o", "u")
+    assert "u is as it was packed: " in user.ok("verify", "u").stderr
+    inside = user.ok("verify", "u/data/bundle").stderr
+    whole = f"valska verify {shlex.quote(str(user.cwd / 'u'))}"
+    assert f"Not looked at: what else was unpacked with it (image, inputs): `{whole}`" in inside
+    assert "Not looked at" not in user.ok("verify", bundle).stderr
+    citation = user.cwd / "u/data/CITATION.cff"
+    citation.write_text(citation.read_text().replace("Carberry", "Carbery"))
+    done = user.run("verify", "u", "--receipt", "receipt.json")
+    assert (done.exit_code, done.stdout.splitlines()[0][:28]) == (5, "altered: data/CITATION.cff (")
+    assert len(done.stdout.splitlines()) == 1
+    receipt = json.loads((user.cwd / "receipt.json").read_text())
+    validate(receipt, "receipt-1", "the receipt")
+    assert (receipt["kind"], receipt["intact"], receipt["written"]) == ("unpacked", False, [])
+    assert user.run("verify", "u", "--fast").exit_code == 5
+    assert "u/data/CITATION.cff" in user.run("verify", user.cwd).stdout
+    user.ok("verify", "u/data/bundle")
+
+
+def test_what_is_run_after_unpacking_is_named(user, archive):
+    user.ok("unpack", archive, "-o", "u")
+    user.ok("submit", "u/data/bundle", "--scheduler", "local", "--wait", "--resubmit")
+    for options in ((), ("--fast",)):
+        told = user.ok("verify", "u", *options, "--receipt", "receipt.json").stderr
+        assert "as it was packed, but for what was written since" in told
+        assert re.search(r"10 files in data/bundle: jobs\.json, .*site\.env\.", told)
+    receipt = json.loads((user.cwd / "receipt.json").read_text())
+    validate(receipt, "receipt-1", "the receipt")
+    data = json.loads(user.ok("verify", "u", "--json").stdout)
+    assert data["written"] == receipt["written"]
+    assert "data/bundle/site.env" in data["written"]
+    (user.cwd / "u/data/bundle/outputs/double.txt").write_text("other")
+    assert user.run("verify", "u").exit_code == 5
+
+
+def test_a_receipt_does_not_go_into_what_was_unpacked(user, archive):
+    user.ok("unpack", archive, "-o", "u")
+    assert user.run("verify", "u", "--receipt", "u/receipt.json").exit_code == 2
+    assert user.run("verify", archive, "--receipt", "u/data/receipt.json").exit_code == 2
+    assert user.run("verify", "u", "--signer", "x").exit_code == 2
+    user.ok("verify", "u")
+
+
+def test_points_are_added_to_an_unpacked_sweep(user, sweep):
+    user.ok("submit", sweep, "--scheduler", "local", "--wait")
+    user.ok("archive", sweep)
+    user.ok("unpack", "sweep.tar.zst", "-o", "u")
+    values = ("--values", "run=echo 1,echo 2,echo 3,echo 4", "--sweep-id", "s1", "--add")
+    user.ok(*SWEEP, *values, "-o", "u/data/bundle")
+    data = json.loads(user.ok("verify", "u", "--json").stdout)
+    assert data["units"] == 4
+    assert "data/bundle/sweep_manifest.json" in data["written"]
+    user.ok("submit", "u/data/bundle", "--scheduler", "local", "--wait")
+    user.ok("verify", "u")
+    label = sorted(path.name for path in (user.cwd / "u/data/bundle/points").iterdir())[0]
+    assert "Not looked at" in user.ok("verify", f"u/data/bundle/points/{label}").stderr
+    (user.cwd / f"u/data/bundle/points/{label}/outputs/double.txt").write_text("other")
+    assert user.run("verify", "u").exit_code == 5

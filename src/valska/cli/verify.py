@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from valska.cli.checked import (
+    Checked,
+    check_bundle,
+    check_file,
+    check_sweep,
+    check_unpacked,
+)
 from valska.cli.options import json_option, require_parent
 from valska.cli.output import note, plain, result, result_json, table
 from valska.cli.places import RUN_OR_ARCHIVE, require_file
+from valska.cli.quantities import count_text
 from valska.external_tools.core.errors import UsageError, VerificationError
-from valska.external_tools.core.manifest import read_manifest
-from valska.external_tools.core.outputs import verify_outputs
-from valska.external_tools.core.records import StageRecord
 from valska.external_tools.core.run_directory import (
     Bundle,
     TakenError,
@@ -25,7 +29,7 @@ from valska.external_tools.core.run_directory import (
     open_bundle,
     refuse_inside,
 )
-from valska.external_tools.core.seal import Finding, FindingKind, seal_of, verify_bundle
+from valska.external_tools.core.seal import FindingKind
 from valska.external_tools.core.sweep.layout import Sweep, is_sweep, open_sweep, sweep_of
 
 if TYPE_CHECKING:
@@ -83,9 +87,11 @@ def command(
 ) -> None:
     """Check every file of a bundle against its manifest, and the outputs against the records.
 
-    PATH is a bundle, a sweep, a point of one, a directory with many of them, or an archive, which
-    is read in one pass without unpacking it. Prints one line for each file that is missing,
-    altered, unexpected or unreadable. The exit code is 0 if there is none, else 5.
+    PATH is a bundle, a sweep, a point of one, a directory with many of them, an archive, which is
+    read in one pass without unpacking it, or what `valska unpack` made of one, which is checked
+    with all that is beside the bundle; what jobs wrote there since is no fault. Prints one line
+    for each file that is missing, altered, unexpected or unreadable. The exit code is 0 if there
+    is none, else 5.
 
     With --signer the signature of an archive, or of a receipt, is checked as well: whether it is
     there, of this file, and by somebody who may sign.
@@ -98,40 +104,32 @@ def command(
         _check_receipt(receipt, path)
     if path.is_file():
         trust = None if signer is None else _trust(signer, allowed, revoked, date)
-        checked = _file(path, fast, trust)
+        checked = check_file(path, fast, trust)
         _write_receipt(receipt, checked, fast)
         _show(checked, fast, as_json)
         return
     if signer is not None:
         raise UsageError("--signer is for an archive or a receipt", "Name one of them.")
-    sweep = open_sweep(path) if is_sweep(path) else sweep_of(path)
-    if sweep:
-        checked = _sweep(sweep, None if is_sweep(path) else path.absolute().name, fast)
-        _write_receipt(receipt, checked, fast)
-        _show(checked, fast, as_json)
-    elif is_bundle(path):
-        checked = _bundle(open_bundle(path), fast)
-        _write_receipt(receipt, checked, fast)
-        _show(checked, fast, as_json)
+    one = _directory(path, fast)
+    if one is not None:
+        _write_receipt(receipt, one, fast)
+        _show(one, fast, as_json)
     elif receipt:
         raise UsageError("--receipt is for one archive, bundle or sweep", "Name one of them.")
     else:
         _root(path, fast, as_json)
 
 
-@dataclass(frozen=True, slots=True)
-class _Checked:
-    """What was checked, what is wrong with it, and what is told if nothing is."""
+def _directory(path: Path, fast: bool) -> Checked | None:
+    """Check a directory that is one thing; None if it is not."""
+    from valska.external_tools.core.archive.places import is_unpacked
 
-    path: Path
-    head: Mapping[str, Any]
-    findings: tuple[Finding, ...]
-    outputs: Mapping[str, int]
-    said: tuple[str, ...]
-    kind: str = "bundle"
-    subject: Mapping[str, Any] = field(default_factory=dict)
-    intact: bool = False
-    """Whether all findings are about who signed it."""
+    sweep = open_sweep(path) if is_sweep(path) else sweep_of(path)
+    if sweep:
+        return check_sweep(sweep, None if is_sweep(path) else path.absolute().name, fast)
+    if is_bundle(path):
+        return check_bundle(open_bundle(path), fast)
+    return check_unpacked(path, fast) if is_unpacked(path) else None
 
 
 def _trust(signer: str, allowed: Path | None, revoked: Path | None, date: datetime | None) -> Trust:
@@ -147,92 +145,21 @@ def _trust(signer: str, allowed: Path | None, revoked: Path | None, date: dateti
     return find_trust(signer, allowed, run, revoked=revoked, date=day)
 
 
-def _file(path: Path, fast: bool, trust: Trust | None) -> _Checked:
-    """Check an archive or a receipt, and the signature if it is wanted."""
-    from valska.external_tools.core.signing.making import read_receipt
-
-    receipt = read_receipt(path)
-    if trust is None:
-        if receipt is not None:
-            raise UsageError(f"{path} is a receipt", "Name who has to have signed it: --signer.")
-        _refuse_statement(path)
-        return _archive(path, fast)
-    from valska.external_tools.core.signing.verification import (
-        verify_archive_signature,
-        verify_signature,
-    )
-
-    if receipt is not None:
-        checked = _receipt(path, receipt)
-        signed = verify_signature(path, trust)
-    else:
-        checked = _archive(path, fast)
-        signed = verify_archive_signature(path, trust, checked.head["sha256"])
-    about = {"signer": signed.signer, "key": signed.key}
-    if trust.date:
-        about["signed_on"] = f"{trust.date[:4]}-{trust.date[4:6]}-{trust.date[6:]}"
-    return replace(
-        checked,
-        head={**checked.head, **about},
-        findings=(*checked.findings, *signed.findings),
-        said=(*checked.said, f"Signed by {signed.signer} with {signed.key}."),
-        subject={**checked.subject, **about},
-        intact=not checked.findings,
-    )
-
-
-def _refuse_statement(path: Path) -> None:
-    from valska.external_tools.core.signing.places import archive_of
-
-    archive = archive_of(path)
-    if archive is not None:
-        raise UsageError(
-            f"{path} says something about an archive, and is none",
-            f"It is checked with the archive: `valska verify {archive} --signer WHO`.",
-        )
-
-
-def _receipt(path: Path, data: bytes) -> _Checked:
-    from valska.external_tools.core.archive.document import parse_json
-
-    says = parse_json(data)
-    found = "nothing wrong" if says["intact"] else _count(len(says["findings"]), "finding")
-    said = (
-        f"{path} is as it was signed.",
-        f"It says of {says['name']}, on {says['checked_utc']}: {found}.",
-    )
-    head = {"receipt": path.absolute(), "says": {name: says[name] for name in ("name", "intact")}}
-    return _Checked(path, head, (), {}, said, "receipt")
-
-
-def _archive(path: Path, fast: bool) -> _Checked:
-    from valska.cli.transfer import Transfer
-    from valska.external_tools.core.archive.verification import verify_archive
-
-    with Transfer("Verifying") as transfer:
-        found = verify_archive(path, fast, progress=transfer.reach)
-    digest = f" (sha256 {found.sha256[:12]})" if found.sha256 else ""
-    said = [f"{path} is as it was packed{digest}: {_count(found.files, 'file')}."]
-    said += [f"{_count(n, 'output')} of {stage} as recorded." for stage, n in found.outputs.items()]
-    head = {"archive": path.absolute(), "sha256": found.sha256, "units": found.units}
-    subject: dict[str, Any] = {"sha256": found.sha256, "size": found.size}
-    if document := found.document:
-        if document.left_out or not document.outputs or None in document.references.values():
-            said.append("Not all inputs or outputs are packed: archive.json says which.")
-        subject |= {"tool": document.tool, "run_id": document.run_id, "seal": document.seal}
-        subject["bundle_id"] = document.bundle_id
-    return _Checked(path, head, found.findings, found.outputs, tuple(said), "archive", subject)
-
-
 def _check_receipt(path: Path, checked: Path) -> None:
     """Check, before anything is verified, that a receipt of it may be written at a path."""
+    from valska.external_tools.core.archive.places import is_unpacked
     from valska.external_tools.core.signing.making import read_receipt
     from valska.external_tools.core.signing.places import signature_of
 
     if checked.is_file() and read_receipt(checked) is not None:
         raise UsageError("--receipt is not for a receipt", "Name an archive, a bundle or a sweep.")
     require_parent(path)
-    refuse_inside(path.parent.resolve() / path.name)
+    whole = path.parent.resolve() / path.name
+    refuse_inside(whole)
+    if any(is_unpacked(parent) for parent in whole.parents):
+        raise TakenError(
+            f"{path} lies in what was unpacked of an archive", "Choose a directory outside of it."
+        )
     if not os.path.lexists(path):
         return
     if not path.is_file() or read_receipt(path) is None:
@@ -241,7 +168,7 @@ def _check_receipt(path: Path, checked: Path) -> None:
         raise TakenError(f"{path} is a receipt that is signed", "Choose another name.")
 
 
-def _write_receipt(path: Path | None, checked: _Checked, fast: bool) -> None:
+def _write_receipt(path: Path | None, checked: Checked, fast: bool) -> None:
     if path is None:
         return
     from valska.external_tools.core.archive.verification import receipt
@@ -255,55 +182,28 @@ def _write_receipt(path: Path | None, checked: _Checked, fast: bool) -> None:
         findings=checked.findings,
         units=int(checked.head.get("units", 1)),
         outputs=checked.outputs,
+        written=checked.written,
     )
     write_json_atomic(path, data)
 
 
-def _bundle(opened: Bundle, fast: bool) -> _Checked:
-    findings = verify_bundle(opened, fast=fast)
-    completed: tuple[StageRecord, ...] = ()
-    if not findings:
-        completed, findings = verify_outputs(opened, read_manifest(opened), fast=fast)
-    seal = seal_of(opened) if opened.sums.is_file() else ""
-    said = [f"{opened.path} is as it was made (seal {seal[:12]})."]
-    for record in completed:
-        count = _count(len(record.outputs), "output")
-        said.append(f"{count} of {record.stage} as job {record.job_id} recorded.")
-    outputs = {record.stage: len(record.outputs) for record in completed}
-    head = {"bundle": opened.path, "seal": seal}
-    subject = {"seal": seal}
-    return _Checked(opened.path, head, findings, outputs, tuple(said), "bundle", subject)
-
-
-def _sweep(sweep: Sweep, label: str | None, fast: bool) -> _Checked:
-    from valska.external_tools.core.sweep.verification import verify_sweep
-
-    found = verify_sweep(sweep, fast, None if label is None else [label])
-    what = f"The sweep {sweep.path}" if label is None else f"{label} of the sweep {sweep.path}"
-    said = [f"{what} is as it was made ({_count(found.units, 'unit')})."]
-    said += [f"{_count(n, 'output')} of {stage} as recorded." for stage, n in found.outputs.items()]
-    head = {"sweep": sweep.path, "units": found.units}
-    subject = {"seal": seal_of(sweep.bundle) if sweep.bundle.sums.is_file() else ""}
-    return _Checked(sweep.path, head, found.findings, found.outputs, tuple(said), "sweep", subject)
-
-
-def _show(checked: _Checked, fast: bool, as_json: bool) -> None:
+def _show(checked: Checked, fast: bool, as_json: bool) -> None:
     if as_json:
         result_json(_as_json(checked, fast))
     else:
         for finding in checked.findings:
             result(plain(finding))
+    for text in (*(() if checked.findings else checked.said), *checked.notes):
+        note(plain(text))
     if checked.findings:
-        count = _count(len(checked.findings), "finding")
+        count = count_text(len(checked.findings), "finding")
         fault, hint = _fault(checked)
         raise VerificationError(f"{checked.path} is not {fault}: {count}", hint)
-    for text in checked.said:
-        note(plain(text))
     if fast:
         note("Only presence and sizes were compared, for --fast.")
 
 
-def _fault(checked: _Checked) -> tuple[str, str]:
+def _fault(checked: Checked) -> tuple[str, str]:
     if checked.intact:
         if all(one.kind is FindingKind.EXPIRED_KEY for one in checked.findings):
             hint = "If it was signed before, and you know when, say so: --signed-on DATE."
@@ -311,21 +211,28 @@ def _fault(checked: _Checked) -> tuple[str, str]:
         return "signed as wanted", "Ask who made it for the signature, and for their public key."
     if checked.kind == "archive":
         return "as it was packed", "Get the archive again from where it comes."
+    if checked.kind == "unpacked":
+        hint = "Unpack the archive again; what jobs wrote into it since is not meant."
+        return "as it was packed", hint
     hint = "Restore what is named, or make it again; what is sealed is never edited."
     return "as it was made", hint
 
 
 def _root(path: Path, fast: bool, as_json: bool) -> None:
     """Check all runs and sweeps below a directory."""
+    from valska.external_tools.core.archive.places import unpacked_around
     from valska.external_tools.core.results import Kind, require_results
 
-    found: list[tuple[Result, _Checked]] = []
+    found: list[tuple[Result, Checked]] = []
     for one in require_results(path):
-        is_of_sweep = one.kind is Kind.SWEEP
-        checked = (
-            _sweep(Sweep(one.path), None, fast) if is_of_sweep else _bundle(Bundle(one.path), fast)
-        )
-        found.append((one, checked))
+        around = unpacked_around(one.path)
+        if around is not None:
+            whole = replace(one, path=around, place=os.path.relpath(around, path))
+            found.append((whole, check_unpacked(around, fast)))
+        elif one.kind is Kind.SWEEP:
+            found.append((one, check_sweep(Sweep(one.path), None, fast)))
+        else:
+            found.append((one, check_bundle(Bundle(one.path), fast)))
     bad = [one.place for one, checked in found if checked.findings]
     if as_json:
         result_json([{"place": one.place, **_as_json(checked, fast)} for one, checked in found])
@@ -347,7 +254,7 @@ def _root(path: Path, fast: bool, as_json: bool) -> None:
     note(f"All {len(found)} are as they were made.")
 
 
-def _as_json(checked: _Checked, fast: bool) -> dict[str, Any]:
+def _as_json(checked: Checked, fast: bool) -> dict[str, Any]:
     return {
         **checked.head,
         "intact": not checked.findings,
@@ -358,7 +265,3 @@ def _as_json(checked: _Checked, fast: bool) -> dict[str, Any]:
             for finding in checked.findings
         ],
     }
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
+
+from valska.external_tools.core.run_directory import is_bundle
 
 SUFFIX = ".tar.zst"
 
@@ -30,6 +34,8 @@ _DOCUMENTS = re.compile(
     rf"|{BUNDLE}/(?:sweep_manifest\.json|common\.json|containers/[^/]+\.image\.json)"
 )
 
+_OF_BAGS = (BAGIT, MANIFEST, TAG_MANIFEST)
+
 
 def is_document(name: str) -> bool:
     """Return whether a file is read to check the others: by its path in the archive."""
@@ -46,3 +52,19 @@ def packed_image(sha256: str) -> str:
 def packed_reference(place: str) -> str:
     """Return the place of what lies outside a bundle, by its place in it."""
     return f"{REFERENCES}/{place}"
+
+
+def is_unpacked(path: Path) -> bool:
+    """Return whether a directory is what was unpacked of an archive, or what is left of that."""
+    if is_bundle(path) or not (path / DATA).is_dir():
+        return False
+    if (path / DOCUMENT).is_file():
+        return True
+    return is_bundle(path / BUNDLE) and any((path / name).is_file() for name in _OF_BAGS)
+
+
+def unpacked_around(path: Path) -> Path | None:
+    """Return the directory that was unpacked of an archive, of the bundle or sweep in it."""
+    whole = Path(os.path.normpath(path.absolute()))
+    above = whole.parents[1] if len(whole.parents) > 1 else whole
+    return above if whole == above / BUNDLE and is_unpacked(above) else None

@@ -1,0 +1,293 @@
+"""Verifying what was unpacked of an archive: all of it, and what was run there since."""
+
+import json
+import os
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+from archives import finished, pack, run_stages
+from sweeps import make_sweep, shell
+from toy import stage
+
+from valska.external_tools.core.archive import directory as reading
+from valska.external_tools.core.archive.errors import ArchiveError
+from valska.external_tools.core.archive.people import Author, Description
+from valska.external_tools.core.archive.places import is_unpacked, unpacked_around
+from valska.external_tools.core.archive.selection import Choice, select_sweep
+from valska.external_tools.core.archive.unpacking import unpack_archive
+from valska.external_tools.core.archive.verification import verify_archive, verify_unpacked
+from valska.external_tools.core.archive.writing import write_archive
+from valska.external_tools.core.run_directory import Bundle
+from valska.external_tools.core.staging import StagingMode
+from valska.external_tools.core.utils import sha256_file
+
+STAGES = (
+    stage("first", ("bash", "-c", "echo 1 >one.txt; echo rest >rest.txt"), ("one.txt",)),
+    stage("second", ("bash", "-c", "date +%N >two.txt"), ("two.txt",), after=("first",)),
+)
+AUTHOR = Description(authors=(Author("A. Person"),))
+SITE_ENV, JOBS = "data/bundle/site.env", "data/bundle/jobs.json"
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    """The archive of a run with two stages, a referenced input, and who made it."""
+    folder = tmp_path_factory.mktemp("archives")
+    (folder / "data.txt").write_text("hello\n")
+    inputs = {"data.txt": folder / "data.txt"}
+    bundle = finished(folder, STAGES, inputs=inputs, staging=StagingMode.REFERENCE)
+    pack(bundle, folder / "a.tar.zst", AUTHOR)
+    return folder / "a.tar.zst"
+
+
+@pytest.fixture
+def unpacked(archive, tmp_path):
+    return unpack_archive(archive, tmp_path, tmp_path / "u").path
+
+
+def found(path, **more):
+    return {(one.kind.value, one.path) for one in verify_unpacked(path, **more).findings}
+
+
+def files(path):
+    return sorted(os.path.relpath(one, path) for one in path.rglob("*") if one.is_file())
+
+
+def bundle_in(unpacked):
+    return Bundle(unpacked / "data/bundle")
+
+
+def test_it_is_told_what_was_unpacked(unpacked):
+    assert is_unpacked(unpacked)
+    assert unpacked_around(unpacked / "data/bundle") == unpacked
+    assert unpacked_around(unpacked / "data") is None
+    assert not is_unpacked(unpacked / "data/bundle")
+    assert not is_unpacked(unpacked / "data")
+    (unpacked / "archive.json").unlink()
+    assert is_unpacked(unpacked)
+    for name in ("bagit.txt", "manifest-sha256.txt", "tagmanifest-sha256.txt"):
+        (unpacked / name).unlink()
+    assert not is_unpacked(unpacked)
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_it_is_as_its_archive(archive, unpacked, fast):
+    packed, done = verify_archive(archive, fast), verify_unpacked(unpacked, fast)
+    assert (done.findings, done.written) == ((), ())
+    assert (done.files, done.units, done.outputs) == (packed.files, packed.units, packed.outputs)
+    assert done.document == packed.document
+    assert done.bag == sha256_file(unpacked / "tagmanifest-sha256.txt")
+
+
+def test_an_altered_byte_of_any_file_is_found(unpacked):
+    chance = random.Random(3)
+    names = files(unpacked)
+    assert any(name.startswith("data/references/") for name in names)
+    for name in names:
+        file = unpacked / name
+        data = file.read_bytes()
+        for place in {0, len(data) // 2, len(data) - 1} if data else ():
+            bad = bytearray(data)
+            bad[place] ^= 1 << chance.randrange(8)
+            file.write_bytes(bad)
+            done = verify_unpacked(unpacked)
+            if name == SITE_ENV:
+                assert (done.findings, done.written) == ((), (name,))
+            else:
+                told = {one.path for one in done.findings}
+                assert name in told or (told and name == "tagmanifest-sha256.txt"), (name, place)
+        file.write_bytes(data)
+    assert found(unpacked) == set()
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_a_file_that_is_gone_or_new_or_longer_is_found(unpacked, fast):
+    for name in files(unpacked):
+        file = unpacked / name
+        kept = file.read_bytes()
+        file.unlink()
+        assert ("missing", name) in found(unpacked, fast=fast), name
+        file.write_bytes(kept)
+        if name != SITE_ENV and (name.startswith("data/") or not fast):
+            file.write_bytes(kept + b"\n")
+            assert found(unpacked, fast=fast), name
+            file.write_bytes(kept)
+    for name in ("more", "data/more", "data/bundle/more", "data/bundle/inputs/more"):
+        (unpacked / name).write_text("x")
+        assert ("unexpected", name) in found(unpacked, fast=fast)
+        (unpacked / name).unlink()
+    assert found(unpacked, fast=fast) == set()
+
+
+def test_links_pipes_and_strange_names_are_found(unpacked):
+    file = unpacked / "data/CITATION.cff"
+    shutil.copy(file, unpacked.parent / "same")
+    file.unlink()
+    file.symlink_to(unpacked.parent / "same")
+    assert ("altered", "data/CITATION.cff") in found(unpacked)
+    file.unlink()
+    os.mkfifo(file)
+    assert ("altered", "data/CITATION.cff") in found(unpacked)
+    file.unlink()
+    shutil.copy(unpacked.parent / "same", file)
+    (unpacked / "data/bundle/outputs/a\nb").touch()
+    assert found(unpacked) == {("unexpected", "data/bundle/outputs/a\\nb")}
+
+
+def test_what_cannot_be_read_is_told_once(unpacked, monkeypatch):
+    """Nothing is unreadable for root, who runs these tests at times."""
+
+    def digest_files(paths):
+        for path in paths:
+            refused = path.endswith("outputs/one.txt")
+            yield PermissionError(13, "Permission denied") if refused else sha256_file(Path(path))
+
+    monkeypatch.setattr(reading, "digest_files", digest_files)
+    assert found(unpacked) == {("unreadable", "data/bundle/outputs/one.txt")}
+
+
+def test_a_directory_that_cannot_be_listed_is_told(unpacked, monkeypatch):
+    scandir = os.scandir
+
+    def scan(path):
+        if str(path).endswith("outputs"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(reading.os, "scandir", scan)
+    assert found(unpacked) == {("unreadable", "data/bundle/outputs")}
+    monkeypatch.undo()
+    with pytest.raises(ArchiveError, match="cannot read"):
+        verify_unpacked(unpacked / "nothing")
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_what_is_run_there_is_no_fault_and_named(unpacked, fast):
+    before = set(files(unpacked))
+    run_stages(bundle_in(unpacked), "first", "second")
+    done = verify_unpacked(unpacked, fast)
+    assert done.findings == ()
+    assert done.outputs == {"first": 1, "second": 1}
+    new = set(files(unpacked)) - before
+    assert {name.split("/")[2] for name in new} >= {"records", "outputs.1", "outputs.2"}
+    changed = set() if fast else {"data/bundle/outputs/two.txt"}
+    assert set(done.written) == new | changed
+
+
+def test_what_was_run_there_is_judged_by_its_records(unpacked):
+    run_stages(bundle_in(unpacked), "first", "second")
+    for name in ("data/bundle/outputs/two.txt", "data/bundle/inputs/data.txt", "data/CITATION.cff"):
+        file = unpacked / name
+        kept = file.read_bytes()
+        file.write_bytes(b"other")
+        assert ("altered", name) in found(unpacked), name
+        file.write_bytes(kept)
+    assert found(unpacked) == set()
+    for record in (unpacked / "data/bundle/records").iterdir():
+        record.write_text(record.read_text().replace('"seal": "', '"seal": "0', 1))
+    assert len(found(unpacked)) >= 4
+
+
+def test_a_stage_that_did_not_run_there_is_judged_by_what_was_packed(unpacked):
+    run_stages(bundle_in(unpacked), "second")
+    assert found(unpacked) == set()
+    (unpacked / "data/bundle/outputs/one.txt").write_text("2\n")
+    assert found(unpacked) == {("altered", "data/bundle/outputs/one.txt")}
+
+
+def test_outputs_without_a_run_are_found(unpacked):
+    (unpacked / "data/bundle/outputs/rest.txt").write_text("other\n")
+    (unpacked / "data/bundle/outputs.1").mkdir()
+    (unpacked / "data/bundle/outputs.1/new.txt").touch()
+    refused = next((unpacked / "data/bundle/records").glob("second-*"))
+    record = json.loads(refused.read_text()) | {"state": "refused"}
+    refused.with_name("second-local-1-r0.json").write_text(json.dumps(record))
+    assert found(unpacked) == {
+        ("altered", "data/bundle/outputs/rest.txt"),
+        ("unexpected", "data/bundle/outputs.1/new.txt"),
+    }
+
+
+def test_jobs_json_is_that_of_a_submission_there(tmp_path):
+    bundle = finished(tmp_path)
+    bundle.jobs.write_text(json.dumps({"run_dir": str(bundle.path)}))
+    pack(bundle, tmp_path / "a.tar.zst")
+    unpacked = unpack_archive(tmp_path / "a.tar.zst", tmp_path, tmp_path / "u").path
+    jobs = unpacked / JOBS
+    packed = jobs.read_bytes()
+    jobs.write_text(json.dumps({"run_dir": "/elsewhere"}))
+    assert ("altered", JOBS) in found(unpacked)
+    jobs.write_text(json.dumps({"run_dir": str(jobs.parent)}))
+    assert verify_unpacked(unpacked).written == (JOBS,)
+    assert found(unpacked) == set()
+    jobs.write_text(json.dumps({"run_dir": "/elsewhere"}))
+    jobs.with_name("jobs_20260301T010203Z.json").write_bytes(packed)
+    assert found(unpacked) == set()
+    jobs.unlink()
+    assert ("missing", JOBS) in found(unpacked)
+
+
+def test_outputs_that_were_not_packed_are_judged_once_they_are_made(tmp_path):
+    pack(finished(tmp_path, STAGES), tmp_path / "a.tar.zst", outputs=False)
+    unpacked = unpack_archive(tmp_path / "a.tar.zst", tmp_path, tmp_path / "u").path
+    assert verify_unpacked(unpacked).outputs == {}
+    run_stages(bundle_in(unpacked), "first")
+    done = verify_unpacked(unpacked)
+    assert (done.findings, done.outputs) == ((), {"first": 1})
+    assert done.document.outputs is False
+    (unpacked / "data/bundle/outputs/one.txt").write_text("2\n")
+    assert found(unpacked) == {("altered", "data/bundle/outputs/one.txt")}
+
+
+def test_an_input_that_was_left_out_can_be_put_back(tmp_path):
+    bundle = finished(tmp_path)
+    pack(bundle, tmp_path / "a.tar.zst", inputs="none")
+    unpacked = unpack_archive(tmp_path / "a.tar.zst", tmp_path, tmp_path / "u").path
+    name = "data/bundle/inputs/data.txt"
+    (unpacked / "data/bundle/inputs").mkdir(exist_ok=True)
+    shutil.copy(bundle.path / "inputs/data.txt", unpacked / name)
+    done = verify_unpacked(unpacked)
+    assert (done.findings, done.written) == ((), (name,))
+    (unpacked / name).write_text("other\n")
+    assert found(unpacked) == {("unexpected", name)}
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """What was unpacked of a sweep's archive."""
+    made = make_sweep(tmp_path, (shell("cp ../config/run.yaml out.txt"),))
+    _pack_sweep(made, tmp_path / "s.tar.zst")
+    return unpack_archive(tmp_path / "s.tar.zst", tmp_path, tmp_path / "u").path
+
+
+def _pack_sweep(sweep, path):
+    write_archive(select_sweep(sweep, Choice()), path, Description())
+
+
+def test_a_sweep_is_checked_with_all_its_points(sweep):
+    done = verify_unpacked(sweep)
+    assert (done.findings, done.units) == ((), 2)
+    for name in files(sweep):
+        file = sweep / name
+        kept = file.read_bytes()
+        file.write_bytes(kept[:-1] + b"#")
+        assert found(sweep) or name == SITE_ENV, name
+        file.write_bytes(kept)
+    (sweep / "data/bundle/points/c/config").mkdir(parents=True)
+    (sweep / "data/bundle/points/c/config/run.yaml").touch()
+    assert ("unexpected", "data/bundle/points/c") in found(sweep)
+
+
+def test_points_of_a_sweep_that_ran_are_told_from_those_that_did_not(sweep):
+    whole = sweep / "data/bundle"
+    for label in "ab":
+        (whole / "points" / label / "outputs").mkdir(exist_ok=True)
+    record = {"state": "running", "stage": "simulate"}
+    (whole / "points/a/records").mkdir(exist_ok=True)
+    (whole / "points/a/records/simulate-1_0-r0.json").write_text(json.dumps(record))
+    for label in "ab":
+        (whole / "points" / label / "outputs/out.txt").touch()
+    assert ("unexpected", "data/bundle/points/b/outputs/out.txt") in found(sweep)
+    assert ("unexpected", "data/bundle/points/a/outputs/out.txt") not in found(sweep)
