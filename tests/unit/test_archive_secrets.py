@@ -294,3 +294,17 @@ def test_a_line_that_is_allowed_is_packed(tmp_path):
     assert "--allow-secret FILE:LINE" in str(caught.value.hint)
     pack(bundle, tmp_path / "a.tar.zst", allowed_secrets=["logs/mine.log:2"])
     assert (tmp_path / "a.tar.zst").is_file()
+
+
+def test_a_secret_among_very_many_small_files_is_found():
+    plain = [made(f"data/bundle/config/{number:05}.yaml", b"x: 1\n") for number in range(9_000)]
+    held = made("data/bundle/config/09000.yaml", b"y: 2\napi_key: 8f3kd92mQx7\n")
+    with pytest.raises(SecretsError, match=r"config/09000\.yaml:2 "):
+        require_no_secrets([*plain, held, *plain])
+
+
+def test_files_of_one_name_in_bundle_and_archive_are_both_looked_into():
+    secret = b"password: 8f3kd92mQx7\n"
+    both = [made("data/bundle/data/a.yaml", secret), made("data/a.yaml", b"x: 1\n")]
+    with pytest.raises(SecretsError):
+        require_no_secrets(both)

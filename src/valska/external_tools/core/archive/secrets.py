@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 from valska.external_tools.core.archive.errors import SecretsError
 from valska.external_tools.core.archive.members import Member
@@ -16,6 +16,7 @@ MOST_BYTES = 1 << 23
 """Files above this size are data, not text that somebody wrote."""
 
 _SHOWN = 10
+_AT_ONCE = 1 << 18
 _HEAD_BYTES = 8000
 _DATA = re.compile(r"data/(?:images|references)/|data/bundle/(?:[^/]+/[^/]+/)?outputs(?:\.\d+)?/")
 _TEXT = re.compile(
@@ -57,9 +58,12 @@ def find_secrets(text: bytes, path: str) -> Iterator[Secret]:
         return
     found: dict[int, str] = {}
     lower = text.lower()
-    for clues, judge in _judges(path):
-        for clue in clues:
-            _look(text, lower, clue, judge, found)
+    for clue in NAMES:
+        if clue in lower:
+            _look(text, lower, clue, partial(_named, path), found)
+    for clue, kind_at in _CLUES:
+        if clue in lower:
+            _look(text, lower, clue, kind_at, found)
     line = place = 0
     for start in sorted(found):
         line += text.count(b"\n", place, start)
@@ -67,22 +71,22 @@ def find_secrets(text: bytes, path: str) -> Iterator[Secret]:
         yield Secret(path, line + 1, found[start])
 
 
-_Judge = Callable[[bytes, int], str | None]
+def _named(path: str, text: bytes, place: int) -> str | None:
+    """Return the name that begins at a place, if it is given a value that is to be kept."""
+    name = name_at(text, place, in_python=path.endswith(".py"))
+    return None if name is None or _is_harmless(name, path) else name.text
 
 
-def _judges(path: str) -> Iterator[tuple[tuple[bytes, ...], _Judge]]:
-    """Yield what to look for, and what says of a place which kind of secret begins there."""
-
-    def named(text: bytes, place: int) -> str | None:
-        name = name_at(text, place, in_python=path.endswith(".py"))
-        return None if name is None or _is_harmless(name, path) else name.text
-
-    yield NAMES, named
-    for shape in SHAPES:
-        yield shape.clues, shape.kind_at
+_CLUES = tuple((clue, shape.kind_at) for shape in SHAPES for clue in shape.clues)
 
 
-def _look(text: bytes, lower: bytes, clue: bytes, judge: _Judge, found: dict[int, str]) -> None:
+def _look(
+    text: bytes,
+    lower: bytes,
+    clue: bytes,
+    judge: Callable[[bytes, int], str | None],
+    found: dict[int, str],
+) -> None:
     """Note the first secret of each line that begins with a clue."""
     place = lower.find(clue)
     while place >= 0:
@@ -121,9 +125,10 @@ def require_no_secrets(members: Iterable[Member], allowed: Collection[str] = ())
     """
     found = [
         secret
-        for member in members
-        if _is_looked_at(member)
-        for secret in find_secrets(_content(member), member.name.removeprefix("data/bundle/"))
+        for texts in _texts(members)
+        if _has_clue(texts)
+        for path, text in texts
+        for secret in find_secrets(text, path)
         if f"{secret.path}:{secret.line}" not in allowed
     ]
     if found:
@@ -134,6 +139,26 @@ def require_no_secrets(members: Iterable[Member], allowed: Collection[str] = ())
             + more,
             "Make the run again without them; if one is none, --allow-secret FILE:LINE packs it.",
         )
+
+
+def _texts(members: Iterable[Member]) -> Iterator[list[tuple[str, bytes]]]:
+    """Yield the files that are looked into, by their paths in the bundle, some at a time."""
+    texts: list[tuple[str, bytes]] = []
+    size = 0
+    for member in filter(_is_looked_at, members):
+        text = _content(member)
+        texts.append((member.name.removeprefix("data/bundle/"), text))
+        size += len(text)
+        if size >= _AT_ONCE:
+            yield texts
+            texts, size = [], 0
+    yield texts
+
+
+def _has_clue(texts: Iterable[tuple[str, bytes]]) -> bool:
+    """Return whether any of these can hold a secret: of very many small files few can."""
+    lower = b"\n".join(text for _, text in texts).lower()
+    return any(clue in lower for clue in NAMES) or any(clue in lower for clue, _ in _CLUES)
 
 
 def _is_looked_at(member: Member) -> bool:
@@ -149,6 +174,7 @@ def _content(member: Member) -> bytes:
     if member.source is None:
         return member.data or b""
     try:
-        return Path(member.source).read_bytes()
+        with open(member.source, "rb", buffering=0) as file:  # noqa: PTH123 - there are many
+            return file.read()
     except OSError:
         return b""
