@@ -1,8 +1,12 @@
 """``valska reproduce``: a bundle made again from its seal alone, run, and compared."""
 
 import json
+import os
 import shlex
 import shutil
+import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -265,6 +269,80 @@ def test_a_refused_place_is_not_written_to(user):
     assert user.ok("verify", other).exit_code == 0
 
 
+def test_two_at_once_in_one_place_are_kept_apart(user):
+    """The second says who is at work there, and how to follow it; no job is doubled."""
+    flag = user.cwd / "flag"
+    flag.write_text("")
+    code = f"; until test -e {shlex.quote(str(flag))}; do sleep 0.1; done"
+    bundle = ran(user, "--override", "then=" + json.dumps(code))
+    flag.unlink()
+    command = [sys.executable, "-m", "valska", "reproduce", bundle, *LOCAL, "-o", "again"]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.PIPE) as first:
+        try:
+            until(lambda: (user.cwd / "again/bundle/jobs.json").exists())
+            for _ in range(2):
+                done, place = reproduced(user, bundle, code=4)
+                assert f"process {first.pid} on {os.uname().nodename} is reproducing" in done.stderr
+                assert f"`valska status {shlex.quote(f'{place}/bundle')}`" in done.stderr
+        finally:
+            flag.write_text("")
+        assert first.wait(60) == 0
+    assert sorted(path.name for path in place.iterdir()) == [
+        "bundle", "comparison.json", "comparison.md"
+    ]  # fmt: skip
+    assert len(list((place / "bundle/records").iterdir())) == 2
+
+
+def test_many_at_the_same_moment_make_one(user):
+    bundle = ran(user)
+    command = [sys.executable, "-m", "valska", "reproduce", bundle, *LOCAL, "-o", "again"]
+    started = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    told = [one.communicate(timeout=120)[1] for one in started]
+    codes = [one.returncode for one in started]
+    assert 0 in codes
+    assert set(codes) <= {0, 4}, told
+    lost = [text for text, code in zip(told, codes, strict=True) if code == 4]
+    assert all("at work" in text or "is reproducing in" in text for text in lost)
+    assert len(list((user.cwd / "again/bundle/records").iterdir())) == 2
+
+
+def test_the_lock_of_a_killed_call_is_taken_over(user):
+    bundle = ran(user)
+    child = subprocess.run([sys.executable, "-c", LOCKER, user.cwd / "again"], check=False)
+    assert child.returncode == -signal.SIGKILL
+    assert list((user.cwd / "again").iterdir())
+    done, place = reproduced(user, bundle)
+    assert done.stdout.splitlines()[-1] == "identical"
+    assert not list(place.glob(".*"))
+
+
+LOCKER = """
+import os, signal, sys
+from pathlib import Path
+from valska.external_tools.core.reproduction.taking import at_work
+with at_work(Path(sys.argv[1])):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_call_left_that_was_killed_while_unpacking_is_in_nobodys_way(user):
+    user.ok("archive", ran(user), "-o", "run.tar.zst")
+    user.write("again/reference.json", json.dumps({"archive": "another.tar.zst", "end": "00"}))
+    done, _ = reproduced(user, "run.tar.zst")
+    assert done.stdout.splitlines()[-1] == "identical"
+
+
+def test_a_place_that_is_taken_has_a_hint_that_holds_here(user):
+    bundle = ran(user)
+    _, place = reproduced(user, bundle)
+    shutil.rmtree(place / "bundle")
+    user.write("again/bundle/mine", "")
+    done, _ = reproduced(user, bundle, code=2)
+    assert "bundle exists already" in done.stderr
+    assert "Choose another directory with -o DIR." in done.stderr
+    assert "--unique" not in done.stderr
+
+
 def files(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -360,5 +438,6 @@ def test_inputs_that_were_left_out_are_missed(user, archive):
 def test_a_file_that_is_no_archive(user):
     done, _ = reproduced(user, user.write("x.tar.zst", "no"), code=2)
     assert "Error:" in done.stderr
-    done, _ = reproduced(user, "nowhere", code=2, output="other")
-    assert "no such bundle or archive" in done.stderr
+    done, _ = reproduced(user, "nowhere", code=3, output="other")
+    assert "no such bundle, sweep or archive" in done.stderr
+    assert not (user.cwd / "other").exists()

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
+from valska.cli.image_options import images_option
 from valska.cli.options import dry_run_option, json_option, parse_directives, slurm_option
 from valska.cli.output import note, plain, result, result_json, table
-from valska.cli.places import RUN_OR_ARCHIVE
+from valska.cli.places import RUN_OR_ARCHIVE, require_file
 from valska.cli.progress import Progress
 from valska.cli.state import state
 from valska.cli.tolerances import take_tolerances, tolerance_options
@@ -30,9 +32,9 @@ from valska.external_tools.core.reproduction.reference import (
 )
 from valska.external_tools.core.reproduction.replay import Parent
 from valska.external_tools.core.reproduction.taking import (
+    at_work,
     require_place_of,
     require_place_of_archive,
-    to_be_made,
     unpacked_only_if_usable,
 )
 from valska.external_tools.core.submission.preparation import scheduler_of
@@ -74,6 +76,7 @@ _APPENDED = "-reproduction"
     metavar="PATH",
     help="Where the image is; another one than the bundle's is taken, and told.",
 )
+@images_option
 @click.option(
     "--ranks",
     multiple=True,
@@ -90,6 +93,7 @@ def command(
     scheduler: str | None,
     waits: bool,
     image: Path | None,
+    images: Path | None,
     ranks: tuple[str, ...],
     directives: tuple[str, ...],
     dry_run: bool,
@@ -106,39 +110,55 @@ def command(
     """
     tolerances = take_tolerances(options)
     parse_directives(directives)
+    require_file(path, "bundle, sweep or archive")
     place = running.Reproduction((output or _place(path)).absolute())
+    given = Given(
+        tolerances, directives, ranks, image, images, scheduler, only, waits, dry_run, as_json
+    )
     if path.is_file():
         require_place_of_archive(place.path, place.reference, path)
-    if dry_run and path.is_file():
-        _rehearse_archive(path, place, as_json)
+        if dry_run:
+            _rehearse_archive(path, place, as_json)
+            return
+        with at_work(place.path):
+            _reproduce_archive(path, place, given)
         return
-    fresh = to_be_made(place.reference) if path.is_file() else None
-    located = _located(path, place.reference)
-    if not path.is_file():
-        require_place_of(place.path, located)
-    settings = resolve(located.manifest.tool, flags={"scheduler": scheduler}, path=state().config)
-    given = Given(tolerances, directives, ranks, image, waits, dry_run, as_json, fresh)
+    located = locate(path, place.reference)
+    require_place_of(place.path, located)
+    with nullcontext() if dry_run else at_work(place.path):
+        _reproduce(located, place, given)
+
+
+def _reproduce_archive(path: Path, place: running.Reproduction, given: Given) -> None:
+    fresh = not place.reference.exists()
+    with Transfer("Unpacking") as transfer:
+        located = locate(path, place.reference, transfer.reach)
+    _reproduce(located, place, replace(given, fresh=fresh))
+
+
+def _reproduce(located: Located | LocatedSweep, place: running.Reproduction, given: Given) -> None:
+    settings = given.settings(located.manifest.tool)
     if isinstance(located, LocatedSweep):
         from valska.cli import reproduce_sweep
 
-        reproduce_sweep.reproduce(located, place, settings, only, given)
+        reproduce_sweep.reproduce(located, place, settings, given)
         return
-    if only:
+    if given.only:
         raise UsageError("--only is for sweeps", "A bundle is reproduced as a whole.")
     parent = open_parent(located, settings.images)
-    with unpacked_only_if_usable(place.reference, fresh):
+    with unpacked_only_if_usable(place.reference, given.fresh):
         running.require_outputs(parent)
     wish = given.wish(parent, place, settings)
-    if dry_run:
-        _rehearse(wish, as_json)
+    if given.dry_run:
+        _rehearse(wish, given.as_json)
         return
     made = running.make(wish)
     note(f"The new bundle: {made.bundle.bundle.path}")
     running.run(wish, made)
-    if not waits:
-        _leave(wish, made, as_json)
+    if not given.waits:
+        _leave(wish, made, given.as_json)
         return
-    _conclude(wish, made, tolerances, as_json)
+    _conclude(wish, made, given.tolerances, given.as_json)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +169,19 @@ class Given:
     directives: tuple[str, ...]
     ranks: tuple[str, ...]
     image: Path | None
+    images: Path | None
+    scheduler: str | None
+    only: tuple[str, ...]
     waits: bool
     dry_run: bool
     as_json: bool
-    fresh: Path | None
+    fresh: bool = False
+    """Whether an archive was unpacked for this."""
+
+    def settings(self, tool: str) -> Settings:
+        """Return what holds here for a tool."""
+        flags = {"scheduler": self.scheduler, "images": self.images}
+        return resolve(tool, flags=flags, path=state().config)
 
     def wish(self, parent: Parent, place: running.Reproduction, settings: Settings) -> running.Wish:
         """Return what is asked of a reproduction."""
@@ -165,11 +194,6 @@ class Given:
             ranks=_ranks(parent, self.ranks),
             extra=self.directives,
         )
-
-
-def _located(path: Path, unpacked: Path) -> Located | LocatedSweep:
-    with Transfer("Unpacking") as transfer:
-        return locate(path, unpacked, transfer.reach)
 
 
 def _place(path: Path) -> Path:

@@ -48,11 +48,10 @@ def reproduce(
     located: LocatedSweep,
     place: Reproduction,
     settings: Settings,
-    only: tuple[str, ...],
     given: Given,
 ) -> None:
     """Make a sweep again, or some points of it; see ``valska reproduce``."""
-    parent = open_sweep_parent(located, settings.images, only)
+    parent = open_sweep_parent(located, settings.images, given.only)
     with unpacked_only_if_usable(place.reference, given.fresh):
         require_any_outputs(parent)
     for label, why in list(parent.missing.items())[:_SHOWN]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from valska.external_tools.core.archive.unpacking import unpack_archive
 from valska.external_tools.core.errors import (
     PrerequisiteError,
     UsageError,
-    ValskaError,
     VerificationError,
 )
 from valska.external_tools.core.kit.supplies import Supplies
@@ -81,7 +79,8 @@ def locate(
     path
         A bundle, a sweep, a point of one, an archive, or the directory of one that was unpacked.
     unpacked
-        Where an archive is unpacked; what an earlier call has unpacked there is taken.
+        Where an archive is unpacked, in a directory that is there; what an earlier call has
+        unpacked there is taken.
     progress
         Told the bytes of an archive that were read, and all.
 
@@ -193,30 +192,16 @@ def _unpack(path: Path, unpacked: Path, progress: Callable[[int, int], None]) ->
     note = unpacked.with_name(f"{unpacked.name}.json")
     mark = {"archive": path.name, "end": archive_end(path)}
     if not unpacked.is_dir():
-        with _nothing_left(note):
-            write_json_atomic(note, mark)
+        write_json_atomic(note, mark)
+        try:
             unpack_archive(path, unpacked.parent, unpacked, progress=progress)
+        except BaseException:
+            note.unlink(missing_ok=True)
+            raise
     elif not note.is_file() or load_json(note)["end"] != mark["end"]:
         raise TakenError(
             f"{unpacked} was not unpacked from {path}", "Choose another directory with -o DIR."
         )
-
-
-@contextmanager
-def _nothing_left(note: Path) -> Iterator[None]:
-    """Make the directory of a note; leave neither behind if what follows is refused."""
-    made = not note.parent.exists()
-    note.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        yield
-    except TakenError:
-        raise
-    except ValskaError:
-        note.unlink(missing_ok=True)
-        if made:
-            with suppress(OSError):
-                note.parent.rmdir()
-        raise
 
 
 def _in_archive(top: Path) -> Located | LocatedSweep:

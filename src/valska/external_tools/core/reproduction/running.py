@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from valska.external_tools.core.comparison.document import FILE_NAME as DOCUMENT
 from valska.external_tools.core.comparison.document import to_json
@@ -31,7 +33,7 @@ from valska.external_tools.core.reproduction.images import (
 )
 from valska.external_tools.core.reproduction.replay import Parent, check_made, has_ranks, recreate
 from valska.external_tools.core.reproduction.software import software_notes
-from valska.external_tools.core.run_directory import Bundle, TakenError, ensure_run_dir, is_bundle
+from valska.external_tools.core.run_directory import Bundle, TakenError, is_bundle
 from valska.external_tools.core.runner import RunnerKind
 from valska.external_tools.core.scheduler import Scheduler
 from valska.external_tools.core.site import Site, write_site_env
@@ -40,6 +42,9 @@ from valska.external_tools.core.status import RunStatus, StageState, wait
 from valska.external_tools.core.submission.preparation import prepare
 from valska.external_tools.core.sweep.layout import Sweep, is_sweep
 from valska.external_tools.core.utils import write_atomic, write_json_atomic
+
+OTHER_PLACE = "Choose another directory with -o DIR."
+Anew = TypeVar("Anew")
 
 log = logging.getLogger(__name__)
 
@@ -175,20 +180,44 @@ def make(wish: Wish) -> Made:
     there = _earlier(wish)
     if there is not None:
         return Made(there, None)
+    return Made(*make_anew(wish, partial(recreate, wish.parent, wish.place.bundle.path)))
+
+
+def make_anew(wish: Wish, recreate: Callable[..., Anew]) -> tuple[Anew, Found | None]:
+    """Make a new bundle or sweep with the software that is found for it.
+
+    Parameters
+    ----------
+    wish
+        What is asked for.
+    recreate
+        Makes it, from what `valska.external_tools.core.reproduction.replay.recreate` has after its
+        ``*``.
+
+    Returns
+    -------
+    tuple
+        What was made, and where its image was found; None without one.
+
+    Raises
+    ------
+    ValskaError
+        See `make`.
+    """
     found = image_of(wish)
     site = site_of(wish.settings, RunnerKind(wish.parent.manifest.runner))
-    ensure_run_dir(wish.place.path, exist_ok=True)
-    made = recreate(
-        wish.parent,
-        wish.place.bundle.path,
-        site=site,
-        image=found.image if found else None,
-        environment=environment_of(site, wish.parent.manifest),
-        ranks=wish.ranks,
-    )
+    try:
+        made = recreate(
+            site=site,
+            image=found.image if found else None,
+            environment=environment_of(site, wish.parent.manifest),
+            ranks=wish.ranks,
+        )
+    except TakenError as error:
+        raise TakenError(error.message, OTHER_PLACE) from error
     if found is not None:
         note_image(wish.place.image_note, found)
-    return Made(made, found)
+    return made, found
 
 
 def image_of(wish: Wish) -> Found | None:
@@ -283,19 +312,19 @@ def _reasons(status: RunStatus) -> list[tuple[str, str]]:
 def _earlier(wish: Wish) -> Parent | None:
     """Return the bundle that an earlier call has made there; None if there is none."""
     bundle, sweep = wish.place.bundle, wish.place.sweep.path
-    hint = "Choose another directory with -o DIR."
     if is_sweep(sweep):
-        raise TakenError(f"{sweep} is there, of another reproduction", hint)
+        raise TakenError(f"{sweep} is there, of another reproduction", OTHER_PLACE)
     if not is_bundle(bundle.path):
         return None
     manifest = read_manifest(bundle)
     if manifest.parent != wish.parent.manifest.bundle_id:
         raise TakenError(
-            f"{bundle.path} is there, and does not reproduce {wish.parent.bundle.path}", hint
+            f"{bundle.path} is there, and does not reproduce {wish.parent.bundle.path}",
+            OTHER_PLACE,
         )
     require_image(bundle.path, manifest, wish.image)
     if not has_ranks(wish.parent.manifest, manifest, wish.ranks):
-        raise TakenError(f"{bundle.path} is there, with other numbers of MPI ranks", hint)
+        raise TakenError(f"{bundle.path} is there, with other numbers of MPI ranks", OTHER_PLACE)
     made = Parent(bundle, manifest)
     check_made(wish.parent, made, wish.ranks)
     return made
@@ -316,7 +345,7 @@ def require_image(made: Path, manifest: Manifest, named: Path | None) -> None:
     if digest_image(named.expanduser()) != manifest.image["sha256"]:
         raise TakenError(
             f"{made} is there, made with another image than {named}",
-            "Choose another directory with -o DIR.",
+            OTHER_PLACE,
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from valska.external_tools.core.comparison.document import to_json
 from valska.external_tools.core.comparison.sweep_page import render_sweep_page
@@ -17,22 +18,20 @@ from valska.external_tools.core.comparison.verdict import Tolerances
 from valska.external_tools.core.comparison.written import COMPLETED, read_written
 from valska.external_tools.core.errors import PrerequisiteError, SubmissionError
 from valska.external_tools.core.manifest import read_manifest
-from valska.external_tools.core.reproduction.images import Found, note_image, noted_image
+from valska.external_tools.core.reproduction.images import Found, noted_image
 from valska.external_tools.core.reproduction.replay import Parent, has_ranks, must_agree
 from valska.external_tools.core.reproduction.running import (
+    OTHER_PLACE,
     Wish,
-    environment_of,
-    image_of,
+    make_anew,
     require_image,
     what_to_run,
 )
 from valska.external_tools.core.reproduction.software import software_notes
 from valska.external_tools.core.reproduction.sweep_reference import SweepParent
 from valska.external_tools.core.reproduction.sweep_replay import other_units, recreate_sweep
-from valska.external_tools.core.run_directory import TakenError, ensure_run_dir, is_bundle
-from valska.external_tools.core.runner import RunnerKind
+from valska.external_tools.core.run_directory import TakenError, is_bundle
 from valska.external_tools.core.site import write_site_env
-from valska.external_tools.core.site_settings import site_of
 from valska.external_tools.core.status import StageState
 from valska.external_tools.core.submission.preparation import describe_site, write_receipt
 from valska.external_tools.core.sweep.dispatch.intact import require_common_intact
@@ -107,20 +106,9 @@ def make_sweep(wish: SweepWish) -> MadeSweep:
     there = _earlier(wish)
     if there is not None:
         return MadeSweep(there, None)
-    found = image_of(whole)
-    site = site_of(whole.settings, RunnerKind(whole.parent.manifest.runner))
-    ensure_run_dir(whole.place.path, exist_ok=True)
-    made = recreate_sweep(
-        wish.parent,
-        whole.place.sweep.path,
-        site=site,
-        image=found.image if found else None,
-        environment=environment_of(site, whole.parent.manifest),
-        ranks=whole.ranks,
+    return MadeSweep(
+        *make_anew(whole, partial(recreate_sweep, wish.parent, whole.place.sweep.path))
     )
-    if found is not None:
-        note_image(whole.place.image_note, found)
-    return MadeSweep(made, found)
 
 
 def send(wish: SweepWish, made: MadeSweep, *, again: bool = True) -> SweepSubmission:
@@ -307,28 +295,29 @@ def _earlier(wish: SweepWish) -> SweepSide | None:
     """Return the sweep that an earlier call has made there; None if there is none."""
     place = wish.whole.place
     path = place.sweep.path
-    hint = "Choose another directory with -o DIR."
     if is_bundle(place.bundle.path):
-        raise TakenError(f"{place.bundle.path} is there, of another reproduction", hint)
+        raise TakenError(f"{place.bundle.path} is there, of another reproduction", OTHER_PLACE)
     if not is_sweep(path):
         return None
     side = read_side(place.sweep)
     if side.common.parent != wish.parent.side.manifest.common_seal:
-        raise TakenError(f"{path} is there, and does not reproduce {wish.parent.sweep.path}", hint)
+        raise TakenError(
+            f"{path} is there, and does not reproduce {wish.parent.sweep.path}", OTHER_PLACE
+        )
     labels = [point.label for point in side.manifest.points]
     if labels != [point.label for point in wish.parent.points]:
         more = f" and {len(labels) - _LABELS} more" if len(labels) > _LABELS else ""
         raise TakenError(
-            f"{path} is there, with other points: {', '.join(labels[:_LABELS])}{more}", hint
+            f"{path} is there, with other points: {', '.join(labels[:_LABELS])}{more}", OTHER_PLACE
         )
     ranks, common = wish.whole.ranks, wish.parent.side.common
     require_image(path, side.common, wish.whole.image)
     if not has_ranks(common, side.common, ranks):
-        raise TakenError(f"{path} is there, with other numbers of MPI ranks", hint)
+        raise TakenError(f"{path} is there, with other numbers of MPI ranks", OTHER_PLACE)
     other = next(other_units(wish.parent, side), None)
     if other is not None and must_agree(common, side.common, ranks):
         raise TakenError(
             f"{path} is there, and its {other.place} has another bundle id than the reference's",
-            hint,
+            OTHER_PLACE,
         )
     return side

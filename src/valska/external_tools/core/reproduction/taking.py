@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -11,6 +12,7 @@ from typing import Any
 
 from valska.external_tools.core.comparison.document import FILE_NAME
 from valska.external_tools.core.errors import PrerequisiteError, ValskaError
+from valska.external_tools.core.lock import LockedError, directory_lock, read_owner
 from valska.external_tools.core.reproduction.reference import (
     Located,
     LocatedSweep,
@@ -19,14 +21,17 @@ from valska.external_tools.core.reproduction.reference import (
 from valska.external_tools.core.run_directory import (
     RunDirectoryError,
     TakenError,
+    ensure_run_dir,
     is_bundle,
     refuse_inside,
 )
 from valska.external_tools.core.sweep.layout import is_sweep
 from valska.external_tools.core.utils import load_json
 
-_LEFT_BEHIND = (".tmp", ".partial")
-"""How hidden files end that a call leaves behind when it is killed."""
+_LOCK = ".reproduce.lock"
+"""Directory that keeps two calls apart."""
+_LEFT_BEHIND = (_LOCK, ".tmp", ".partial")
+"""How hidden files end that a call has while it runs, and leaves behind when it is killed."""
 _SHOWN = 3
 _HINT = "Choose a new or an empty directory with -o DIR."
 
@@ -66,9 +71,11 @@ def require_place_of_archive(folder: Path, unpacked: Path, archive: Path) -> Non
     names = _names(folder)
     if not names:
         return
-    noted = _read(unpacked.with_name(f"{unpacked.name}.json"))
+    note = unpacked.with_name(f"{unpacked.name}.json")
+    noted = _read(note)
     # What was unpacked of another archive is refused where it would be taken.
-    if noted.get("end") != archive_end(archive) and not (unpacked.is_dir() and "end" in noted):
+    is_ours = unpacked.is_dir() or names == [note.name]
+    if noted.get("end") != archive_end(archive) and not (is_ours and "end" in noted):
         raise _taken(folder, names)
 
 
@@ -112,7 +119,34 @@ def require_place_of_comparison(folder: Path, bundle_id: str) -> None:
 
 
 @contextmanager
-def unpacked_only_if_usable(unpacked: Path, fresh: Path | None) -> Iterator[None]:
+def at_work(folder: Path) -> Iterator[None]:
+    """Make the directory of a reproduction, and keep other calls out of it; an empty one goes.
+
+    Parameters
+    ----------
+    folder
+        The directory, which has been found to be free, or that of this reproduction.
+
+    Raises
+    ------
+    LockedError
+        If another call is at work there.
+    RunDirectoryError
+        If the directory cannot be made.
+    """
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
+    ensure_run_dir(folder, exist_ok=True)
+    try:
+        with _alone(folder):
+            yield
+    finally:
+        with suppress(OSError):
+            for one in made:
+                one.rmdir()
+
+
+@contextmanager
+def unpacked_only_if_usable(unpacked: Path, fresh: bool) -> Iterator[None]:
     """Remove what this call has unpacked if it cannot be used.
 
     Parameters
@@ -120,24 +154,37 @@ def unpacked_only_if_usable(unpacked: Path, fresh: Path | None) -> Iterator[None
     unpacked
         Where an archive was unpacked.
     fresh
-        See `to_be_made`; None if nothing is to be removed.
+        Whether this call has unpacked it.
     """
     try:
         yield
     except PrerequisiteError:
-        if fresh is not None:
+        if fresh:
             shutil.rmtree(unpacked, ignore_errors=True)
             unpacked.with_name(f"{unpacked.name}.json").unlink(missing_ok=True)
-            if fresh == unpacked.parent:
-                with suppress(OSError):
-                    fresh.rmdir()
         raise
 
 
-def to_be_made(unpacked: Path) -> Path | None:
-    """Return the topmost directory that unpacking there makes; None if it is there already."""
-    places = (unpacked.parent, unpacked)
-    return next((one for one in places if not one.exists()), None)
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    lock = folder / _LOCK
+    try:
+        with directory_lock(lock):
+            yield
+    except LockedError as error:
+        owner = read_owner(lock)
+        if owner is None:
+            raise
+        raise LockedError(
+            f"process {owner.pid} on {owner.host} is reproducing in {folder}",
+            f"{_following(folder)}Once it is done, the same command goes on from there. If it has "
+            f"died on {owner.host}, remove the directory {lock}.",
+        ) from error
+
+
+def _following(folder: Path) -> str:
+    made = [one for one in (folder / "bundle", folder / "sweep") if is_bundle(one) or is_sweep(one)]
+    return f"`valska status {shlex.quote(str(made[0]))}` says how far it is. " if made else ""
 
 
 def _identity(located: Located | LocatedSweep) -> Mapping[str, str]:
