@@ -95,6 +95,21 @@ def test_an_archive_that_is_there_is_kept(bundle, tmp_path):
         pack(bundle, bundle.path / "a.tar.zst")
 
 
+def test_of_two_archives_at_once_one_gets_the_name(bundle, tmp_path):
+    (bundle.logs / "long.log").write_bytes(os.urandom(5 << 20))
+    path = tmp_path / "a.tar.zst"
+    selection = select_bundle(bundle, Choice())
+
+    def other(done, total):
+        if not path.exists():
+            pack(bundle, path, Description(title="the first"))
+
+    with pytest.raises(TakenError, match="exists already"):
+        write_archive(selection, path, Description(title="the second"), progress=other)
+    assert b"the first" in entries(path)["r1/README.md"][1]
+    assert hidden(tmp_path) == []
+
+
 def test_a_file_that_changes_while_it_is_packed_is_an_error(bundle, tmp_path):
     output = bundle.outputs / "growing.txt"
     output.write_text("begun")

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -119,10 +120,42 @@ def test_a_file_is_there_whole_or_not_at_all(tmp_path):
         file.write(b"all")
         assert not path.exists()
     assert path.read_bytes() == b"all"
-    with pytest.raises(TypeError), whole_file(path) as file:
+    with pytest.raises(TypeError), whole_file(path.with_name("other")) as file:
         file.write("no bytes")
     assert path.read_bytes() == b"all"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def _write(path, data):
+    with whole_file(path) as file:
+        file.write(data)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_of_two_at_once_one_gets_the_name(tmp_path, monkeypatch, links):
+    def refuse(path, target):
+        raise PermissionError(1, "Operation not permitted")
+
+    if not links:
+        monkeypatch.setattr(Path, "hardlink_to", refuse)
+    path = tmp_path / "file"
+    with pytest.raises(FileExistsError), whole_file(path):
+        _write(path, b"first")
+    assert path.read_bytes() == b"first"
+    assert (list(tmp_path.iterdir()), path.stat().st_nlink) == ([path], 1)
+
+
+def test_a_link_whose_answer_was_lost_is_one(tmp_path, monkeypatch):
+    link = Path.hardlink_to
+
+    def lose(path, target):
+        link(path, target)
+        raise FileExistsError(17, "File exists")
+
+    monkeypatch.setattr(Path, "hardlink_to", lose)
+    with whole_file(tmp_path / "file") as file:
+        file.write(b"all")
+    assert (tmp_path / "file").read_bytes() == b"all"
 
 
 def test_the_mode_follows_the_umask(tmp_path):

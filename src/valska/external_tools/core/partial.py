@@ -59,10 +59,12 @@ def workshop(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_file(path: Path, mode: int = 0o666) -> Iterator[IO[bytes]]:
-    """Open a file in a `workshop`; put it at `path` when the block ends well.
+    """Open a file in a `workshop`; put it at `path` when the block ends well, replacing nothing.
 
     Raises
     ------
+    FileExistsError
+        If there is something at `path` by then.
     OSError
         If it cannot be written.
     """
@@ -73,8 +75,26 @@ def whole_file(path: Path, mode: int = 0o666) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        made.replace(path)
+        _put(made, path)
     fsync_directory(path.parent)
+
+
+def _put(made: Path, path: Path) -> None:
+    """Give a file its name, unless something else has it: of two at once, one gets it."""
+    try:
+        path.hardlink_to(made)
+    except FileExistsError:
+        # A network file system can have made the link, and lost the answer.
+        if not path.is_file() or not made.samefile(path):
+            raise
+    except OSError:
+        # No links here. The name is claimed first, and what claimed it is replaced.
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC))
+        try:
+            made.replace(path)
+        except BaseException:
+            path.unlink()
+            raise
 
 
 def clear_abandoned(directory: Path) -> None:

@@ -112,6 +112,9 @@ def write_archive(
             )
             with packer:
                 contents = _pack(packer, members, selection, description)
+    except FileExistsError as error:
+        refuse_taken(path)
+        raise _unwritable(path, error) from error
     except OSError as error:
         raise _unwritable(path, error) from error
     payload = [entry.size for name, entry in contents.files() if bag.is_payload(name)]
