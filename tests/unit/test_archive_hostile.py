@@ -174,7 +174,7 @@ def test_a_fault_while_digesting_is_no_finding(archive, tmp_path, monkeypatch):
     def take(self, batch):
         raise MemoryError
 
-    monkeypatch.setattr(reading, "_SMALL", 0)
+    monkeypatch.setattr(compressed, "_SMALL", 0)
     monkeypatch.setattr(reading.Digester, "take", take)
     with pytest.raises(MemoryError):
         verify_archive(archive)

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import queue
-import threading
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol, cast
 
-from valska.external_tools.core.archive.container import (
-    FRAME_HEAD,
-    TRAILER_BYTES,
-    is_trailer,
-    may_be_archive,
-    trailer,
-)
+from valska.external_tools.core.archive.compressed import READ_BYTES, CompressedFile
 from valska.external_tools.core.archive.contents import Contents, Entry
 from valska.external_tools.core.archive.entries import EntryError, Limits, Names
 from valska.external_tools.core.archive.errors import ArchiveError, HostileError, NoArchiveError
@@ -43,10 +33,8 @@ MOST_DOCUMENT_BYTES = 1 << 27
 MOST_DOCUMENTS_BYTES = 1 << 29
 
 _BUFFERS = 6
-_READ_BYTES = 1 << 18
 _WINDOW_BYTES = 1 << 27
 _MOST_HEADER_BYTES = 1 << 16
-_SMALL = 1 << 22
 _ZERO = bytes(BLOCK)
 
 
@@ -140,14 +128,12 @@ def read_archive(
     """
     try:
         with path.open("rb", buffering=0) as file:
-            head, size = file.read(len(FRAME_HEAD)), file.seek(0, 2)
-            file.seek(max(0, size - TRAILER_BYTES))
-            if not may_be_archive(head, whole=is_trailer(file.read(TRAILER_BYTES))):
+            source = CompressedFile(file, fast=fast)
+            if not source.may_be_archive:
                 raise NoArchiveError(
                     f"{path} is not an archive", "Name a file that `valska archive` made."
                 )
-            reader = _Reader(path.name, file, size, fast, limits or Limits(), sink)
-            return reader.read(progress)
+            return _Reader(path.name, source, fast, limits or Limits(), sink).read(progress)
     except OSError as error:
         if error.filename not in (None, str(path), path):
             raise
@@ -156,93 +142,21 @@ def read_archive(
         ) from error
 
 
-class _Source:
-    """The compressed bytes of a file, without what ends it; digests what goes through."""
-
-    def __init__(self, file: IO[bytes], size: int, take: Callable[[bytes], None]) -> None:
-        file.seek(max(0, size - TRAILER_BYTES))
-        self.tail = file.read(TRAILER_BYTES)
-        self.whole = is_trailer(self.tail)
-        self._left = size - TRAILER_BYTES if self.whole else size
-        file.seek(0)
-        self._file = file
-        self._take = take
-        self.place = 0
-        self.crc = 0
-
-    def read(self, size: int = -1) -> bytes:
-        """Return the next bytes; none at the end."""
-        data = self._file.read(min(_READ_BYTES if size < 0 else size, self._left))
-        self.crc = zlib.crc32(data, self.crc)
-        self._left -= len(data)
-        self.place += len(data)
-        self._take(data)
-        return data
-
-    def finish(self) -> None:
-        """Read what is left."""
-        while self.read(_READ_BYTES):
-            pass
-        if self.whole:
-            self._take(self.tail)
-
-
-class _FileDigest:
-    """Digests a file in a thread of its own."""
-
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
-        self._queue: queue.Queue[bytes] = queue.Queue(8)
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def take(self, data: bytes) -> None:
-        """Take the next bytes."""
-        if data:
-            self._queue.put(data)
-
-    def _run(self) -> None:
-        while data := self._queue.get():
-            self._hash.update(data)
-
-    def end(self) -> str:
-        """Return the digest of all."""
-        self._queue.put(b"")
-        self._thread.join()
-        return self._hash.hexdigest()
-
-
-class _SmallDigest:
-    """Digests a small file where it stands."""
-
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
-        self.take = self._hash.update
-        self.end = self._hash.hexdigest
-
-
 class _Reader:
     """Reads one archive."""
 
     def __init__(
-        self, name: str, file: IO[bytes], size: int, fast: bool, limits: Limits, sink: Sink | None
+        self, name: str, source: CompressedFile, fast: bool, limits: Limits, sink: Sink | None
     ) -> None:
-        self._name, self._size, self._fast = name, size, fast
-        self._small = size < _SMALL
-        digest = _SmallDigest() if self._small else _FileDigest()
-        self._file_digest = None if fast else digest
-        if fast and isinstance(digest, _FileDigest):
-            digest.end()
-        self._source = _Source(file, size, (lambda data: None) if fast else digest.take)
-        self._limits = limits
+        self._name, self._source, self._fast = name, source, fast
         self._strict = sink is not None
         self._sink: Sink = sink or Nowhere()
         self._digester = Digester()
-        self._pool = Pool(2 if self._small else _BUFFERS)
+        self._pool = Pool(2 if source.is_small else _BUFFERS)
         self._lane: Lane | None = None
-        if not self._small:
+        if not source.is_small:
             self._lane = Lane(self._digester.take, self._pool.give)
-        self._found = Read(size=size)
+        self._found = Read(size=source.size)
         self._names = Names(limits)
         self._parser = Parser()
         self._batch = self._pool.take()
@@ -257,7 +171,7 @@ class _Reader:
         try:
             self._stream = _decompressor().stream_reader(
                 cast("IO[bytes]", self._source),
-                read_size=_READ_BYTES,
+                read_size=READ_BYTES,
                 read_across_frames=True,
                 closefd=False,
             )
@@ -269,7 +183,8 @@ class _Reader:
         if self._lane is not None and self._lane.error is not None:
             raise self._lane.error
         self._found.sha256 = sha256
-        self._check_trailer()
+        if (fault := self._source.fault()) is not None:
+            self._note(FindingKind.ALTERED, self._name, fault)
         self._collect()
         return self._found
 
@@ -278,8 +193,7 @@ class _Reader:
         if self._lane is not None:
             self._lane.put(None)
             self._lane.join()
-        self._source.finish()
-        return self._file_digest.end() if self._file_digest else None
+        return self._source.finish()
 
     def _collect(self) -> None:
         found = self._found
@@ -287,17 +201,6 @@ class _Reader:
         for name, digest in self._digester.digests.items():
             found.contents.entries[name].sha256 = digest
         found.contents.documents = self._digester.documents
-
-    def _check_trailer(self) -> None:
-        source = self._source
-        if not source.whole:
-            self._note(
-                FindingKind.ALTERED,
-                self._name,
-                "what ends an archive is missing: it was cut short, or packed by something else",
-            )
-        elif source.tail != trailer(self._size - TRAILER_BYTES, source.crc):
-            self._note(FindingKind.ALTERED, self._name, "its bytes are not those that were written")
 
     def _note(self, kind: FindingKind, path: str, detail: str) -> None:
         self._found.findings.append(Finding(kind, path, detail))
@@ -363,13 +266,13 @@ class _Reader:
         try:
             while (header := self._header()) is not None:
                 self._entry(header)
-                if self._source.place - told >= _READ_BYTES:
+                if self._source.place - told >= READ_BYTES:
                     told = self._source.place
-                    progress(told, self._size)
+                    progress(told, self._source.size)
             self._expect_nothing()
         except TarError as error:
             raise _BrokenError(str(error)) from error
-        progress(self._size, self._size)
+        progress(self._source.size, self._source.size)
 
     def _header(self) -> Header | None:
         """Return the next header, or None at the end."""
