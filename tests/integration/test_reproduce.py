@@ -118,7 +118,7 @@ def test_with_two_ranks_only_the_history_differs(archive, stranger):
     intent = {(one["kind"], one["key"]) for one in comparison(place)["intent"]}
     assert ("command", "simulate.ranks") in intent
     page = (place / "comparison.md").read_text()
-    assert "only what does not count differs (history: MPI ranks: 1 and 2)" in page
+    assert "- history (not counted): MPI ranks: 1 and 2" in page
 
 
 def test_with_another_frequency_the_data_differ_by_a_number_that_numpy_finds_too(run, stranger):

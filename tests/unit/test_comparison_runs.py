@@ -11,9 +11,15 @@ import toy
 from valska.external_tools.core.comparison import runs
 from valska.external_tools.core.comparison.document import SCHEMA_VERSION, to_json
 from valska.external_tools.core.comparison.intent import Kind, Side, compare_intent
-from valska.external_tools.core.comparison.page import render_page
+from valska.external_tools.core.comparison.page import outputs_blocks, render_page
 from valska.external_tools.core.comparison.runs import compare_runs
-from valska.external_tools.core.comparison.verdict import Part, Tolerances, Verdict, judged
+from valska.external_tools.core.comparison.verdict import (
+    OutputFile,
+    Part,
+    Tolerances,
+    Verdict,
+    judged,
+)
 from valska.external_tools.core.errors import ValskaError
 from valska.external_tools.core.manifest import read_manifest
 from valska.external_tools.core.run_directory import Bundle
@@ -156,7 +162,7 @@ def test_what_the_tool_knows_goes_before_the_format(ran, monkeypatch):
     assert found.verdict is Verdict.EQUIVALENT
     assert outputs_of(found) == {"out.txt": "identical", "run.log": "equivalent"}
     page = render_page(found)
-    assert "only what does not count differs (times: the clock)" in page
+    assert "- times (not counted): the clock" in page
     assert "judged with it: `other.txt`" in page
 
 
@@ -188,6 +194,35 @@ def test_the_page_says_what_where_and_by_how_much(ran):
     assert page.startswith("# Verdict: different\n")
     assert "largest difference 0.5 at \\[1, 2\\]: 1.0 and 1.5" in page
     assert "rtol is 1e-09" in page
+
+
+def test_the_page_says_each_difference_once_and_what_is_the_same_in_a_line(ran, tmp_path):
+    write = 'python3 -c \'import json; json.dump({{}}, open("out.txt", "w"))\'; echo {} > a.csv'
+    one, other = ran("a", write.format("1.5,x")), ran("b", write.format("2.5,y"))
+    page = render_page(verdict_of(one, other))
+    assert page.count("2 of 2 values differ") == page.count("1.5 and 2.5") == 1
+    assert "### `a.csv`: different (compared as CSV)" in page
+    assert "The same bytes: `out.txt`." in page
+    assert "Tolerances" not in render_page(verdict_of(one, one))
+
+
+def test_no_more_than_some_outputs_are_told_in_detail(ran):
+    write = "echo 1 > out.txt; for n in {{1..50}}; do echo {} > $n.txt; done"
+    page = render_page(verdict_of(ran("a", write.format(1)), ran("b", write.format(2))))
+    assert page.count(": different (compared as text)") == 40
+    assert "10 more are in comparison.json." in page
+
+
+def test_parts_that_are_the_same_are_named_in_one_line():
+    parts = [Part(name=name, verdict=Verdict.IDENTICAL) for name in ("flags", "times")]
+    bad = Part(name="data", verdict=Verdict.DIFFERENT, detail="by much")
+    file = OutputFile("x.uvh5", 1, "0" * 64, None)
+    (told,) = outputs_blocks([judged(file, file, "UVH5", [bad, CLOCK, *parts])])
+    assert told.splitlines()[2:] == [
+        "- data (different): by much",
+        "- times (not counted): the clock",
+        "- the same: flags, times",
+    ]
 
 
 def test_names_in_the_page_cannot_break_it(ran):

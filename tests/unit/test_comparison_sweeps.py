@@ -1,5 +1,6 @@
 """Comparisons of sweeps: verdicts of points and of the whole, and the page for a person."""
 
+import subprocess
 from dataclasses import replace
 
 import pytest
@@ -112,6 +113,32 @@ def test_what_has_not_run_is_incomplete_and_what_is_not_there_too(tmp_path):
     only = compare_sweeps(side, other, labels=["a"], now=NOW)
     assert ([one.label for one in only.points], only.left_out) == (["a"], ("b",))
     assert to_json(replace(only, notes=("x",)))["notes"] == ["x"]
+
+
+def test_an_altered_output_of_a_reference_is_told_on_the_page_and_with_the_verdict(tmp_path):
+    from sweeps import make_sweep
+
+    def finished(folder):
+        folder.mkdir()
+        sweep = make_sweep(folder, points=[f"p{n}" for n in range(12)])
+        for point in sorted(sweep.points.iterdir()):
+            run = ("bash", sweep.bundle.script("simulate"), point)
+            assert subprocess.run(run, capture_output=True).returncode == 0
+        return sweep
+
+    one, other = (finished(tmp_path / name) for name in "ab")
+    (one.point("p1").outputs / "out.txt").write_text("other\n")
+    (one.point("p2").outputs / "out.txt").unlink()
+    found = compare_sweeps(read_side(one), read_side(other), now=NOW)
+    assert found.verdict is Verdict.IDENTICAL
+    (note,) = found.notes
+    assert note.startswith("points/p1: reference: altered: outputs/out.txt")
+    assert "points/p1: reference: altered: outputs/out.txt" in render_sweep_page(found)
+    for point in one.points.iterdir():
+        (point / "outputs/out.txt").write_text("other\n")
+    found = compare_sweeps(read_side(one), read_side(other), now=NOW)
+    assert len(found.notes) == 11
+    assert found.notes[-1] == "2 more notes like these are in comparison.json"
 
 
 def shared(label, **more):

@@ -269,6 +269,25 @@ def test_whole_numbers_have_no_tolerance():
     assert compare_arrays("x", one, one + 1, Tolerances(0.1)).verdict is DIFFERENT
 
 
+def test_whole_numbers_have_no_relative_difference_as_they_have_to_be_the_same():
+    one, other = [10**6, 5], [10**6 + 1, 6]
+    for part in (
+        compare_documents(one, other, LOOSE),
+        compare_arrays("x", np.array(one), np.array(other), LOOSE),
+    ):
+        assert (part.absolute.value, part.relative) == (1, None)
+        assert "relative" not in part.detail
+
+
+def test_the_same_place_is_told_once_for_both_largest_differences():
+    part = compare_arrays("x", np.array([1.0, 4.0]), np.array([1.0, 5.0]), LOOSE)
+    assert part.detail == (
+        "1 of 2 values differ; largest difference 1 at [1]: 4.0 and 5.0 (relative: 0.25)"
+    )
+    part = compare_arrays("x", np.array([1.0, 4.0]), np.array([1.5, 5.0]), LOOSE)
+    assert "; largest relative difference 0.5 at [0]: 1.0 and 1.5" in part.detail
+
+
 def test_many_words_that_differ_are_counted_but_not_all_told():
     part = compare_arrays("x", np.zeros(10**5, bool), np.ones(10**5, bool), LOOSE)
     assert part.differing == 10**5

@@ -119,7 +119,7 @@ def _add_block(
     tally.beyond += a.size if exact else int(np.count_nonzero(~allowed))
     tally.found(
         _largest(differences, mine, theirs, places, first),
-        _largest(ratios, mine, theirs, places, first),
+        None if exact else _largest(ratios, mine, theirs, places, first),
     )
 
 

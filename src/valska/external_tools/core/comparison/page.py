@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from valska.external_tools.core.comparison.intent import Difference
 from valska.external_tools.core.comparison.runs import Comparison
@@ -13,6 +14,9 @@ from valska.external_tools.core.comparison.verdict import (
     Verdict,
 )
 from valska.external_tools.core.comparison.written import COMPLETED
+
+if TYPE_CHECKING:
+    from valska.external_tools.core.comparison.sweeps import SweepComparison
 
 FILE_NAME = "comparison.md"
 
@@ -34,21 +38,32 @@ def render_page(comparison: Comparison) -> str:
     blocks = [
         f"# Verdict: {comparison.verdict.value}",
         _SAID[comparison.verdict],
-        *_headline(comparison),
-        _runs(comparison),
         *_stages(comparison),
         "## Outputs",
-        outputs_text(comparison.outputs),
-        *(details_text(one) for one in comparison.outputs if one.parts or one.notes or one.covers),
-        "## Tolerances",
-        describe_tolerances(comparison.tolerances),
+        *outputs_blocks(comparison.outputs),
+        *notes_blocks(comparison.notes),
         "## What the two runs were to do",
         intent_text(comparison.intent),
-        *notes_blocks(comparison.notes),
-        f"Compared by valska {comparison.valska_version} at {comparison.created_utc}. The same "
-        "for programs: `comparison.json`.",
+        _runs(comparison),
+        *last_blocks(comparison.verdict, comparison.tolerances),
+        signature(comparison),
     ]
     return "\n\n".join(blocks) + "\n"
+
+
+def last_blocks(verdict: Verdict, tolerances: Tolerances) -> Iterator[str]:
+    """Yield the tolerances, where they decided something."""
+    if verdict is not Verdict.IDENTICAL:
+        yield "## Tolerances"
+        yield describe_tolerances(tolerances)
+
+
+def signature(comparison: Comparison | SweepComparison) -> str:
+    """Return the last line of a page: when and by what it was made."""
+    return (
+        f"Compared by valska {comparison.valska_version} at {comparison.created_utc}. The same "
+        "for programs: `comparison.json`."
+    )
 
 
 def describe_tolerances(tolerances: Tolerances) -> str:
@@ -84,12 +99,6 @@ def summarize(one: OutputComparison) -> str:
     return "; ".join(told[:3] or list(one.notes[:1]) or ["see below"])
 
 
-def _headline(comparison: Comparison) -> Iterator[str]:
-    bad = [one for one in comparison.outputs if one.verdict is comparison.verdict]
-    if comparison.verdict is not Verdict.IDENTICAL and bad:
-        yield "\n".join(f"- {code(one.path)}: {text(summarize(one))}" for one in bad[:MANY])
-
-
 def _runs(comparison: Comparison) -> str:
     a, b = comparison.reference, comparison.new
     same = "the same" if a.bundle_id == b.bundle_id else "not the same"
@@ -113,37 +122,37 @@ def _stages(comparison: Comparison) -> Iterator[str]:
         yield table(("stage", "reference", "new run", "why"), rows)
 
 
-def outputs_text(outputs: Sequence[OutputComparison]) -> str:
-    """Return a table of those outputs that are not identical, and the names of the others."""
+def outputs_blocks(outputs: Sequence[OutputComparison], level: str = "###") -> Iterator[str]:
+    """Yield all that was found of outputs that are not identical, and the names of the others."""
     if not outputs:
-        return "There are none."
-    same = [code(one.path) for one in outputs if one.verdict is Verdict.IDENTICAL]
+        yield "There are none."
     others = [one for one in outputs if one.verdict is not Verdict.IDENTICAL]
-    rows = [(code(one.path), one.verdict.value, one.method, text(summarize(one))) for one in others]
-    head = ("output", "verdict", "compared as", "what")
-    blocks = [table(head, rows, escaped=True)] if rows else []
+    yield from (_details(one, level) for one in others[:MANY])
+    if len(others) > MANY:
+        yield f"{len(others) - MANY} more are in comparison.json."
+    same = [code(one.path) for one in outputs if one.verdict is Verdict.IDENTICAL]
     if same:
-        more = f", and {len(same) - MANY} more" if len(same) > MANY else ""
-        blocks.append(f"The same bytes: {', '.join(same[:MANY])}{more}.")
-    return "\n\n".join(blocks)
+        yield f"The same bytes: {_listed(same)}."
 
 
-def details_text(one: OutputComparison) -> str:
-    """Return all that was found of an output, below a heading."""
-    lines = [f"### {code(one.path)}: {one.verdict.value}", ""]
-    lines += [f"- {text(_told(part))}" for part in one.parts]
+def _details(one: OutputComparison, level: str) -> str:
+    lines = [f"{level} {code(one.path)}: {one.verdict.value} (compared as {one.method})", ""]
+    same = [text(part.name) for part in one.parts if part.verdict is Verdict.IDENTICAL]
+    lines += [f"- {text(_told(p))}" for p in one.parts if p.verdict is not Verdict.IDENTICAL]
+    lines += [f"- the same: {_listed(same)}"] if same else []
     lines += [f"- {text(note)}" for note in one.notes]
-    if one.covers:
-        names = ", ".join(map(code, one.covers[:MANY]))
-        lines.append(f"- judged with it: {names}")
+    lines += [f"- judged with it: {_listed(list(map(code, one.covers)))}"] if one.covers else []
     return "\n".join(lines)
 
 
+def _listed(names: Sequence[str]) -> str:
+    more = f", and {len(names) - MANY} more" if len(names) > MANY else ""
+    return f"{', '.join(names[:MANY])}{more}"
+
+
 def _told(part: Part) -> str:
-    aside = "" if part.counted else " (not counted)"
-    detail = f": {part.detail}" if part.detail else ""
-    count = f" ({part.total} values)" if part.total > 1 and not part.detail else ""
-    return f"{part.name} {part.verdict.value}{count}{aside}{detail}"
+    how = part.verdict.value if part.counted else "not counted"
+    return f"{part.name} ({how}): {part.detail}" if part.detail else f"{part.name} ({how})"
 
 
 def intent_text(differences: Sequence[Difference]) -> str:

@@ -22,7 +22,13 @@ from valska.external_tools.core.comparison.verdict import (
     Verdict,
     worst,
 )
-from valska.external_tools.core.comparison.written import COMPLETED, Written, read_written, without
+from valska.external_tools.core.comparison.written import (
+    COMPLETED,
+    NO_LONGER_THERE,
+    Written,
+    read_written,
+    without,
+)
 from valska.external_tools.core.errors import UsageError
 from valska.external_tools.core.manifest import Manifest, read_manifest
 from valska.external_tools.core.run_directory import Bundle
@@ -31,6 +37,8 @@ from valska.external_tools.core.tool import Compares, load_tool
 from valska.external_tools.core.utils import utc_now_iso
 
 NO_OUTPUTS = "the reference has no outputs to compare with"
+
+_SIDES = ("reference", "new run")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,8 +279,14 @@ def software_of(manifest: Manifest) -> str | None:
     return str(found) if found else None
 
 
+def is_fault(note: str) -> bool:
+    """Return whether a note of `judge` is about an output or a record that was altered."""
+    side, _, told = note.partition(": ")
+    return side in _SIDES and not told.startswith(NO_LONGER_THERE)
+
+
 def _notes(reference: Written, new: Written) -> Iterator[str]:
-    for name, one in (("reference", reference), ("new run", new)):
+    for name, one in zip(_SIDES, (reference, new), strict=True):
         yield from (f"{name}: {note}" for note in one.notes)
     if not reference.files.files:
         yield NO_OUTPUTS

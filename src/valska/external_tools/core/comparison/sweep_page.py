@@ -10,11 +10,11 @@ from valska.external_tools.core.comparison.page import (
     MANY,
     SHORT,
     code,
-    describe_tolerances,
-    details_text,
     intent_text,
+    last_blocks,
     notes_blocks,
-    outputs_text,
+    outputs_blocks,
+    signature,
     summarize,
     table,
     text,
@@ -42,20 +42,18 @@ def render_sweep_page(comparison: SweepComparison) -> str:
         _SAID[comparison.verdict],
         count_verdicts(comparison.points),
         *_left_out(comparison.left_out),
-        _sweeps(comparison),
         "## Points",
         *_points(comparison.points),
         *_shared(comparison.shared),
+        *notes_blocks(comparison.notes),
         *_details((*comparison.shared, *comparison.points)),
-        "## Tolerances",
-        describe_tolerances(comparison.tolerances),
         "## What the two sweeps were to do",
         "What all points share is compared here; the configurations of the points are those "
         "that the reference's seals cover.",
         intent_text(comparison.intent),
-        *notes_blocks(comparison.notes),
-        f"Compared by valska {comparison.valska_version} at {comparison.created_utc}. The same "
-        "for programs: `comparison.json`.",
+        _sweeps(comparison),
+        *last_blocks(comparison.verdict, comparison.tolerances),
+        signature(comparison),
     ]
     return "\n\n".join(blocks) + "\n"
 
@@ -116,11 +114,11 @@ def _points(points: Sequence[UnitComparison]) -> Iterator[str]:
     same = [one for one in points if one.verdict is Verdict.IDENTICAL]
     shown = {id(one) for one in (*others, *same[:ROWS])}
     rows = [
-        (code(one.label), text(describe_values(one)), one.verdict.value, text(summarize_unit(one)))
+        (code(one.label), text(describe_values(one)), one.verdict.value)
         for one in points
         if id(one) in shown
     ]
-    yield table(("point", "values", "verdict", "what"), rows, escaped=True)
+    yield table(("point", "values", "verdict"), rows, escaped=True)
     if len(same) > ROWS:
         yield f"{len(same) - ROWS} more are identical; comparison.json has them all."
 
@@ -128,21 +126,17 @@ def _points(points: Sequence[UnitComparison]) -> Iterator[str]:
 def _shared(shared: Sequence[UnitComparison]) -> Iterator[str]:
     if shared:
         yield "## Work that points share"
-        rows = [(code(one.label), one.verdict.value, text(summarize_unit(one))) for one in shared]
-        yield table(("work", "verdict", "what"), rows, escaped=True)
+        rows = [(code(one.label), one.verdict.value) for one in shared]
+        yield table(("work", "verdict"), rows, escaped=True)
 
 
 def _details(units: Sequence[UnitComparison]) -> Iterator[str]:
     bad = [one for one in units if one.verdict is not Verdict.IDENTICAL]
     for one in bad[:MANY]:
         yield f"## {code(one.place)}: {one.verdict.value}"
-        if values := describe_values(one):
-            yield text(values)
         yield from _stages(one)
         if one.outputs:
-            yield outputs_text(one.outputs)
-        told = [out for out in one.outputs if out.parts or out.notes or out.covers]
-        yield from (details_text(out) for out in told[:MANY])
+            yield from outputs_blocks(one.outputs)
         if one.notes:
             yield "\n".join(f"- {text(note)}" for note in one.notes)
     if len(bad) > MANY:

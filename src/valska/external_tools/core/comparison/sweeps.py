@@ -19,6 +19,7 @@ from valska.external_tools.core.comparison.runs import (
     NO_OUTPUTS,
     StageStates,
     comparer_of,
+    is_fault,
     judge,
     software_of,
 )
@@ -45,6 +46,8 @@ AT_ONCE = 4
 
 NOT_THERE = "not there"
 """How far a stage came of a point that one of the sweeps does not have."""
+
+_MOST_NOTES = 10
 
 Entry = PointEntry | SharedEntry
 Reasons = Mapping[str, Mapping[str, str]]
@@ -241,9 +244,18 @@ def compare_sweeps(
             if wanted is not None and one.label not in wanted
         ),
         intent=compare_intent(*(Side(one.sweep.bundle, one.common) for one in (reference, new))),
+        notes=tuple(_notes((*shared.values(), *compared))),
         created_utc=now or utc_now_iso(),
         valska_version=valska.__version__,
     )
+
+
+def _notes(units: Iterable[UnitComparison]) -> Iterator[str]:
+    """Yield what is wrong with outputs and records of units: a verdict may not show it."""
+    told = [f"{one.place}: {note}" for one in units for note in one.notes if is_fault(note)]
+    yield from told[:_MOST_NOTES]
+    if len(told) > _MOST_NOTES:
+        yield f"{len(told) - _MOST_NOTES} more notes like these are in comparison.json"
 
 
 class _Pairs:

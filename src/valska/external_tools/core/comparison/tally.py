@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,9 +91,17 @@ class Tally:
             of += f", {self.beyond or 'none'} by more than the tolerances"
         return "; ".join([of, *self._largest(), *map(_told, self.words[:1])])
 
-    def _largest(self) -> list[str]:
-        found = [("largest difference", self.absolute), ("largest relative", self.relative)]
-        return [_largest(what, one) for what, one in found if one is not None]
+    def _largest(self) -> Iterator[str]:
+        if self.absolute is None:
+            return
+        told = _told_of("largest difference", self.absolute)
+        if self.relative is None:
+            yield told
+        elif self.relative.index == self.absolute.index:
+            yield f"{told} (relative: {_size(self.relative)})"
+        else:
+            yield told
+            yield _told_of("largest relative difference", self.relative)
 
     def _number(self, reference: complex, new: complex, index: Index) -> None:
         self.differing += 1
@@ -104,7 +112,7 @@ class Tally:
         if whole or not self.tolerances.allow(size, difference):
             self.beyond += 1
         pair = (index, shown(reference), shown(new))
-        relative = Largest(finite(difference / size), *pair) if size else None
+        relative = Largest(finite(difference / size), *pair) if size and not whole else None
         self.found(Largest(finite(difference), *pair), relative)
 
 
@@ -145,10 +153,13 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | complex) and not isinstance(value, bool)
 
 
-def _largest(what: str, one: Largest) -> str:
-    size = "not finite" if one.value is None else f"{one.value:.3g}"
+def _told_of(what: str, one: Largest) -> str:
     place = f" at {one.place}" if one.place else ""
-    return f"{what} {size}{place}: {one.reference} and {one.new}"
+    return f"{what} {_size(one)}{place}: {one.reference} and {one.new}"
+
+
+def _size(one: Largest) -> str:
+    return "not finite" if one.value is None else f"{one.value:.3g}"
 
 
 def _told(word: tuple[Index, str, str]) -> str:

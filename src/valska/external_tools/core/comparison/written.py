@@ -18,6 +18,8 @@ NEVER_RUN = "not run"
 OTHER_SEAL = "completed under another seal"
 """How far a stage came that ran before a sealed file was altered and sealed again."""
 
+NO_LONGER_THERE = "no longer there"
+
 
 @dataclass(frozen=True, slots=True)
 class Written:
@@ -132,4 +134,4 @@ def _gone(findings: tuple[Finding, ...]) -> list[str]:
     if not gone:
         return []
     more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
-    return [f"no longer there: {gone[0]}{more}; their digests are recorded"]
+    return [f"{NO_LONGER_THERE}: {gone[0]}{more}; their digests are recorded"]
