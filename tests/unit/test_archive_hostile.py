@@ -12,7 +12,7 @@ from archives import entry, finished, pack, plain_tar, repacked, write_tar
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from valska.external_tools.core.archive import entries, reading
+from valska.external_tools.core.archive import compressed, entries, reading
 from valska.external_tools.core.archive.container import FRAME_HEAD, trailer
 from valska.external_tools.core.archive.entries import Limits
 from valska.external_tools.core.archive.errors import HostileError, NoArchiveError
