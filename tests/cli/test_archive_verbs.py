@@ -201,6 +201,66 @@ def test_a_secret_stops_the_archive(user, bundle):
     user.ok("archive", bundle, "-o", "r1.tar.zst", "--allow-secret", "logs/mine.log:2")
 
 
+def test_an_allowance_of_no_secret_is_told(user, bundle):
+    for place in ("nosuch", "config/lines.yaml:", ":1", "config/lines.yaml:0", "nosuch:1"):
+        for options in ((), ("--dry-run",)):
+            done = user.run("archive", bundle, "--allow-secret", place, *options)
+            assert (done.exit_code, place in done.stderr, "Hint: " in done.stderr) == (
+                2,
+                True,
+                True,
+            )
+    assert not (user.cwd / "bundle.tar.zst").exists()
+
+
+def test_a_dry_run_looks_for_secrets_too(user, bundle):
+    (bundle / "logs" / "mine.log").write_text("export API_" + "TOKEN=abcdef123\n")
+    assert "logs/mine.log:1" in user.run("archive", bundle, "--dry-run").stderr
+    user.ok("archive", bundle, "--dry-run", "--allow-secret", "logs/mine.log:1")
+
+
+@pytest.mark.parametrize("name", ["-", "./-", "x.tar", "x.ZIP", "x.tar.gz", "x.tgz"])
+def test_a_name_of_something_else_is_refused(user, bundle, name):
+    for options in ((), ("--dry-run",)):
+        done = user.run("archive", bundle, "-o", name, *options)
+        assert (done.exit_code, "Hint: Name " in done.stderr) == (2, True)
+    assert user.run("verify", bundle, "--receipt", "-").exit_code == 2
+    assert [path.name for path in user.cwd.iterdir()] == ["bundle"]
+
+
+@pytest.mark.parametrize("option", [("--with-image",), ("--images", ".")])
+def test_an_image_that_a_run_has_not_is_not_asked_for(user, bundle, option):
+    done = user.run("archive", bundle, *option)
+    assert (done.exit_code, "the run has n" in done.stderr) == (2, True)
+    user.ok("archive", bundle, "--without-image")
+
+
+def test_numbers_of_an_archive_are_the_same_everywhere(user, bundle, sweep):
+    """What is told before, after, of what was packed, and when it is unpacked."""
+    user.ok("submit", bundle, "--scheduler", "local", "--wait", "--resubmit")
+    author = ("--author", "Josiah Carberry")
+    for what in (bundle, sweep):
+        planned = user.ok("archive", what, *author, "--dry-run").stdout
+        plan = json.loads(user.ok("archive", what, *author, "--dry-run", "--json").stdout)
+        told = user.ok("archive", what, *author).stderr
+        number = f"{plan['files']} files, "
+        assert planned.startswith(f"Would pack {number}")
+        file = f"{what.name}.tar.zst"
+        assert f"{number}{planned.split(', ')[1]}, in " in told
+        assert (
+            f"as it was packed (sha256 {sha256_file(user.cwd / file)[:12]}): {number[:-2]}."
+            in user.ok("verify", file).stderr
+        )
+        unpacked = user.ok("unpack", file, "-o", f"{what.name}-u").stderr
+        assert f"{number}{planned.split(', ')[1]}, all" in unpacked
+        files = [one for one in (user.cwd / f"{what.name}-u").rglob("*") if one.is_file()]
+        (user.cwd / file).unlink()
+        done = json.loads(user.ok("archive", what, *author, "--json").stdout)
+        size = sum(one.stat().st_size for one in files)
+        for said in (plan, done):
+            assert (said["files"], said["unpacked_size"]) == (len(files), size)
+
+
 def test_people_and_licence_are_in_the_crate(user, bundle):
     author = "Josiah Carberry <0000-0002-1825-0097>, Brown"
     options = ("--author", author, "--license", "CC-BY-4.0", "--title", "A title")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -14,12 +15,32 @@ from valska.cli.image_options import images_option, open_store
 from valska.cli.options import dry_run_option, json_option, require_parent
 from valska.cli.output import note, result, result_json
 from valska.cli.places import RUN
-from valska.cli.quantities import bytes_text
+from valska.cli.quantities import bytes_text, count_text
 from valska.cli.transfer import Transfer
+from valska.external_tools.core.errors import UsageError
 
 if TYPE_CHECKING:
+    from valska.external_tools.core.archive.contents import Amount
     from valska.external_tools.core.archive.people import Description
     from valska.external_tools.core.archive.selection import Selection
+
+_PLACE = re.compile(r".+:[1-9][0-9]*", re.DOTALL)
+_OTHER_FORMATS = (
+    *(".tar", ".tgz", ".tbz", ".tbz2", ".txz", ".tlz", ".gz", ".bz2", ".xz", ".lz", ".lzma"),
+    *(".lz4", ".br", ".zip", ".7z", ".rar", ".sif", ".iso"),
+)
+
+
+def _check_place(
+    context: click.Context, parameter: click.Parameter, value: tuple[str, ...]
+) -> tuple[str, ...]:
+    for place in value:
+        if not _PLACE.fullmatch(place):
+            raise UsageError(
+                f"--allow-secret {place!r} is not a file and a line",
+                "Write FILE:LINE as `valska archive` names it, such as config/run.yaml:3.",
+            )
+    return value
 
 
 @click.command("archive")
@@ -66,6 +87,7 @@ if TYPE_CHECKING:
     "allowed",
     multiple=True,
     metavar="FILE:LINE",
+    callback=_check_place,
     help="Pack this line though it looks like a secret. Repeatable.",
 )
 @images_option
@@ -94,7 +116,6 @@ def command(
     it.
     """
     from valska.external_tools.core.archive.document import Inputs
-    from valska.external_tools.core.archive.places import TAG_MANIFEST, TAGS
     from valska.external_tools.core.archive.selection import Choice
     from valska.external_tools.core.archive.source import (
         ImageFinder,
@@ -106,6 +127,7 @@ def command(
     from valska.external_tools.core.run_directory import refuse_inside
 
     if output is not None:
+        _check_name(output)
         require_parent(output)
     description = _description(title, authors, license_, publisher, citation)
     store, _ = open_store(images)
@@ -114,10 +136,15 @@ def command(
         image=image, inputs=Inputs(inputs), outputs=not without_outputs, find_image=finder
     )
     selection = select(path, choice)
+    if images is not None and selection.document.image is None:
+        raise UsageError("--images is of no use: the run has no image", "Leave it out.")
     file = output or Path(archive_name(path))
     refuse_inside(file)
     if dry_run:
-        _plan(selection, file, unfinished(path, selection), as_json)
+        from valska.external_tools.core.archive.amounts import amount_to_write
+
+        amount = amount_to_write(selection, description, allowed)
+        _plan(selection, file, amount, unfinished(path, selection), as_json)
         return
     with Transfer("Packing") as transfer:
         written = write_archive(
@@ -125,13 +152,12 @@ def command(
         )
     undone = unfinished(path, selection)
     facts: dict[str, Any] = {"archive": file.absolute(), "size": written.size}
-    facts |= {"files": written.files, "payload": written.payload, "unfinished": undone}
+    facts |= {**_counted(written.amount), "unfinished": undone}
     if as_json:
         result_json({**facts, "document": asdict(written.document)})
         return
     result(str(file.absolute()))
-    files = written.files + len((*TAGS, TAG_MANIFEST))
-    note(f"{files} files, {bytes_text(written.payload)}, in {bytes_text(written.size)}.")
+    note(f"{_amount_text(written.amount)}, in {bytes_text(written.size)}.")
     _tell_absent(selection)
     _tell_unfinished(undone)
 
@@ -161,18 +187,43 @@ def _description(
     return merged(read_citation(citation), asked) if citation else asked
 
 
+def _check_name(output: Path) -> None:
+    """Refuse a name that says something else than what is written."""
+    if output.name == "-":
+        raise UsageError(
+            "an archive is not written to stdout: it is there whole, or not at all",
+            "Name a file: -o NAME.tar.zst.",
+        )
+    if output.name.lower().endswith(_OTHER_FORMATS):
+        raise UsageError(
+            f"{output} is named as another kind of file: an archive is a tar file, compressed "
+            "with Zstandard",
+            "Name it NAME.tar.zst.",
+        )
+
+
+def _counted(amount: Amount) -> dict[str, int]:
+    return {"files": amount.files, "unpacked_size": amount.bytes}
+
+
+def _amount_text(amount: Amount) -> str:
+    return f"{count_text(amount.files, 'file')}, {bytes_text(amount.bytes)}"
+
+
 def _plan(
-    selection: Selection, file: Path, undone: Mapping[str, Mapping[str, int]], as_json: bool
+    selection: Selection,
+    file: Path,
+    amount: Amount,
+    undone: Mapping[str, Mapping[str, int]],
+    as_json: bool,
 ) -> None:
-    size = sum(member.size for member in selection.members)
-    files = sum(1 for member in selection.members if member.source or member.data is not None)
     if as_json:
-        facts: dict[str, Any] = {"archive": file.absolute(), "files": files, "payload": size}
+        facts: dict[str, Any] = {"archive": file.absolute(), **_counted(amount)}
         facts["dry_run"] = True
         facts["unfinished"] = undone
         result_json({**facts, "document": asdict(selection.document)})
         return
-    result(f"Would pack {files} files, {bytes_text(size)}, into {file.absolute()}.")
+    result(f"Would pack {_amount_text(amount)}, into {file.absolute()}.")
     _tell_absent(selection)
     _tell_unfinished(undone)
     if os.path.lexists(file):

@@ -153,6 +153,8 @@ def _check_receipt(path: Path, checked: Path) -> None:
 
     if checked.is_file() and read_receipt(checked) is not None:
         raise UsageError("--receipt is not for a receipt", "Name an archive, a bundle or a sweep.")
+    if path.name == "-":
+        raise UsageError("--receipt needs the name of a file", "--json prints what was found.")
     require_parent(path)
     whole = path.parent.resolve() / path.name
     refuse_inside(whole)

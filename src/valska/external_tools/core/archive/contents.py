@@ -25,6 +25,14 @@ class Entry:
     link: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """How many files are in an archive, all of them, and how many bytes they have unpacked."""
+
+    files: int
+    bytes: int
+
+
 @dataclass(slots=True)
 class Contents:
     """Everything in an archive, by its path below the one directory in it.
@@ -52,6 +60,11 @@ class Contents:
         for name, entry in self.entries.items():
             if entry.kind is not Kind.DIRECTORY and (found := self.file(name)) is not None:
                 yield name, found
+
+    def amount(self) -> Amount:
+        """Return how much there is."""
+        sizes = [entry.size for _, entry in self.files()]
+        return Amount(len(sizes), sum(sizes))
 
     def json(self, name: str, schema: str | None = None) -> dict[str, Any]:
         """Read a document.

@@ -11,6 +11,7 @@ from valska.external_tools.core.archive.errors import SecretsError
 from valska.external_tools.core.archive.members import Member
 from valska.external_tools.core.archive.shapes import NAMES, SHAPES, Name, name_at
 from valska.external_tools.core.archive.tar import Kind
+from valska.external_tools.core.errors import UsageError
 
 MOST_BYTES = 1 << 23
 """Files above this size are data, not text that somebody wrote."""
@@ -122,15 +123,17 @@ def require_no_secrets(members: Iterable[Member], allowed: Collection[str] = ())
     ------
     SecretsError
         Naming the places. The secrets themselves are not in it.
+    UsageError
+        If nothing looks like a secret at a place of `allowed`.
     """
-    found = [
-        secret
+    seen = {
+        f"{secret.path}:{secret.line}": secret
         for texts in _texts(members)
         if _has_clue(texts)
         for path, text in texts
         for secret in find_secrets(text, path)
-        if f"{secret.path}:{secret.line}" not in allowed
-    ]
+    }
+    found = [secret for place, secret in seen.items() if place not in allowed]
     if found:
         more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         raise SecretsError(
@@ -138,6 +141,12 @@ def require_no_secrets(members: Iterable[Member], allowed: Collection[str] = ())
             + ", ".join(map(str, found[:_SHOWN]))
             + more,
             "Make the run again without them; if one is none, --allow-secret FILE:LINE packs it.",
+        )
+    idle = [place for place in allowed if place not in seen]
+    if idle:
+        raise UsageError(
+            f"nothing looks like a secret at {', '.join(idle[:_SHOWN])}, which is allowed",
+            "Leave --allow-secret out there, or name file and line as `valska archive` does.",
         )
 
 

@@ -93,6 +93,8 @@ def select_bundle(bundle: Bundle, choice: Choice) -> Selection:
     ------
     LeftOutError
         If the image or an input is to be packed and is not there.
+    UsageError
+        If the image is to be packed of a run that has none.
     ArchiveError
         If something in it cannot be packed.
     """
@@ -180,6 +182,10 @@ def _image(manifest: Manifest, choice: Choice) -> tuple[PackedImage | None, Path
     """Return what is said of the image, and the file to pack besides the bundle's own."""
     facts = manifest.image
     if facts is None:
+        if choice.image:
+            raise UsageError(
+                "there is no image to pack: the run has none", "Leave --with-image out."
+            )
         return None, None
     sha256, size, embedded = str(facts["sha256"]), int(facts["size"]), facts.get("embedded")
     path, published = choice.find_image(sha256)

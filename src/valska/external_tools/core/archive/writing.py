@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from valska.external_tools.core.archive import bag, places
-from valska.external_tools.core.archive.contents import Contents, Entry
+from valska.external_tools.core.archive.contents import Amount, Contents, Entry
 from valska.external_tools.core.archive.crate import crate_text
 from valska.external_tools.core.archive.document import ArchiveDocument, ArchiveKind
 from valska.external_tools.core.archive.entries import folded
@@ -40,16 +40,15 @@ class Written:
         The file.
     size
         Its bytes.
-    files, payload
-        How many files the payload has, and their bytes.
+    amount
+        What is in it.
     document
         What it says of itself.
     """
 
     path: Path
     size: int
-    files: int
-    payload: int
+    amount: Amount
     document: ArchiveDocument
 
 
@@ -95,11 +94,9 @@ def write_archive(
         If something cannot be read, or the archive cannot be written.
     """
     refuse_taken(path)
-    description = replace(description, title=description.title or default_title(selection.document))
-    members = _payload(selection, description)
-    bag.check_names(member.name for member in members)
-    _refuse_alike(members)
-    require_no_secrets(members, allowed_secrets)
+    description = titled(description, selection)
+    payload = checked_payload(selection, description, allowed_secrets)
+    members = with_tags(payload, selection, description)
     total = sum(member.size for member in members)
     try:
         with whole_file(path) as file:
@@ -117,9 +114,7 @@ def write_archive(
         raise _unwritable(path, error) from error
     except OSError as error:
         raise _unwritable(path, error) from error
-    payload = [entry.size for name, entry in contents.files() if bag.is_payload(name)]
-    size = path.stat().st_size
-    return Written(path, size, len(payload), sum(payload), selection.document)
+    return Written(path, path.stat().st_size, contents.amount(), selection.document)
 
 
 def _refuse_alike(members: Iterable[Member]) -> None:
@@ -146,6 +141,11 @@ def refuse_taken(path: Path) -> None:
     refuse_inside(path)
 
 
+def titled(description: Description, selection: Selection) -> Description:
+    """Return a description that has a title."""
+    return replace(description, title=description.title or default_title(selection.document))
+
+
 def epoch_of(created_utc: str) -> int:
     """Return the seconds since 1970 of a time stamp."""
     return int(datetime.fromisoformat(created_utc.replace("Z", "+00:00")).timestamp())
@@ -167,27 +167,59 @@ def _payload(selection: Selection, description: Description) -> list[Member]:
     return [directory(places.DATA), *beside, *selection.members]
 
 
+def checked_payload(
+    selection: Selection, description: Description, allowed_secrets: Collection[str]
+) -> list[Member]:
+    """Return the payload but for the crate, if it may be packed."""
+    members = _payload(selection, description)
+    bag.check_names(member.name for member in members)
+    _refuse_alike(members)
+    require_no_secrets(members, allowed_secrets)
+    return members
+
+
+def with_tags(
+    members: list[Member], selection: Selection, description: Description
+) -> list[Member]:
+    """Return the payload with the files that come before it."""
+    citation = any(member.name == places.CITATION for member in members)
+    text = readme_text(selection.document, selection.manifest, description.title, citation=citation)
+    return [made(places.BAGIT, bag.DECLARATION), made(places.README, text), *members]
+
+
 def _pack(
     packer: Packer, members: list[Member], selection: Selection, description: Description
 ) -> Contents:
-    document, manifest = selection.document, selection.manifest
-    citation = any(member.name == places.CITATION for member in members)
-    readme = readme_text(document, manifest, description.title, citation=citation)
-    first = [made(places.BAGIT, bag.DECLARATION), made(places.README, readme)]
-    for member in [*first, *members]:
+    for member in members:
         packer.add(member)
     packer.settle()
-    contents = _contents([*first, *members], packer)
-    _append(packer, contents, places.CRATE, crate_text(contents, document, manifest, description))
-    _append(packer, contents, places.DOCUMENT, document.to_bytes())
-    _append(packer, contents, places.BAG_INFO, _info(contents, document, description))
-    digests = {name: str(entry.sha256) for name, entry in contents.files()}
-    payload = {name: digest for name, digest in digests.items() if bag.is_payload(name)}
-    _append(packer, contents, places.MANIFEST, bag.manifest_text(payload))
-    tags = {name: str(contents.entries[name].sha256) for name in places.TAGS}
-    _append(packer, contents, places.TAG_MANIFEST, bag.manifest_text(tags))
+    contents = _contents(members, packer)
+
+    def append(name: str, data: bytes) -> None:
+        packer.add(made(name, data))
+        contents.entries[name] = Entry(Kind.FILE, len(data), packer.digests[name])
+
+    describe(contents, selection, description, append)
     _require_sound(contents, selection)
     return contents
+
+
+def describe(
+    contents: Contents,
+    selection: Selection,
+    description: Description,
+    append: Callable[[str, bytes], None],
+) -> None:
+    """Append the files that speak of all others."""
+    document, manifest = selection.document, selection.manifest
+    append(places.CRATE, crate_text(contents, document, manifest, description))
+    append(places.DOCUMENT, document.to_bytes())
+    append(places.BAG_INFO, _info(contents, document, description))
+    digests = {name: str(entry.sha256) for name, entry in contents.files()}
+    payload = {name: digest for name, digest in digests.items() if bag.is_payload(name)}
+    append(places.MANIFEST, bag.manifest_text(payload))
+    tags = {name: str(contents.entries[name].sha256) for name in places.TAGS}
+    append(places.TAG_MANIFEST, bag.manifest_text(tags))
 
 
 def _contents(members: Iterable[Member], packer: Packer) -> Contents:
@@ -196,11 +228,6 @@ def _contents(members: Iterable[Member], packer: Packer) -> Contents:
         for member in members
     }
     return Contents(entries, packer.documents)
-
-
-def _append(packer: Packer, contents: Contents, name: str, data: bytes) -> None:
-    packer.add(made(name, data))
-    contents.entries[name] = Entry(Kind.FILE, len(data), packer.digests[name])
 
 
 def _info(contents: Contents, document: ArchiveDocument, description: Description) -> bytes:
