@@ -115,7 +115,7 @@ def _link(target, **more):
 def _named(first, *names):
     """Return a plain entry after headers that name it otherwise, and the lines of those names."""
     raw = first + block(f"{TOP}/{PLACE}/plain", b"x")
-    return raw, {name: b"x" for name in names}
+    return raw, dict.fromkeys(names, b"x")
 
 
 def _two(one, other):
@@ -224,6 +224,10 @@ DAMAGED = {
     ),
     "a header of pax for nothing": (pax(path="r1/x") + bytes(1024), "an entry is missing"),
     "an end within": (bytes(1024), "there is something after its end"),
+    "something between two entries": (
+        block("r1/data/bundle/logs/n", b"x")[:-1] + b"x",
+        "something between two entries",
+    ),
     "a directory with content": (block("r1/data/q/", b"x"), "a directory with content"),
     "content hidden by a size of pax": (
         pax(size="0") + block("r1/data/bundle/logs/n", block("../outside", b"x")),
