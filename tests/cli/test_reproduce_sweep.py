@@ -442,6 +442,18 @@ def test_referenced_inputs_are_those_that_were_packed(user, archive):
     assert entry["source"].startswith(str(place / "reference/data/references"))
 
 
+def test_a_dry_run_of_an_archive_ends_as_the_run_would(user, archive):
+    sweep = ran(user)
+    user.ok("archive", sweep, "--inputs", "none", "-o", "light.tar.zst")
+    path = archive(sweep)
+    before = sorted(user.cwd.rglob("*"))
+    data = json.loads(reproduced(user, path, "--dry-run", "--json")[0].stdout)
+    assert (len(data["points"]), data["archive"]) == (3, str(path))
+    done, _ = reproduced(user, "light.tar.zst", "--dry-run", code=3)
+    assert "left out of the archive" in done.stderr
+    assert sorted(user.cwd.rglob("*")) == before
+
+
 def test_a_manifest_that_names_a_file_outside_is_refused(user):
     from valska.external_tools.core.utils import sha256_file
 

@@ -8,14 +8,19 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
 from valska.cli import reproduce
+from valska.external_tools.core.errors import PrerequisiteError
+from valska.external_tools.core.kit.supplies import Supplies
 from valska.external_tools.core.manifest import read_manifest
+from valska.external_tools.core.reproduction import reference
 from valska.external_tools.core.run_directory import Bundle
 from valska.external_tools.core.schema import validate
 from valska.external_tools.core.seal import verify_bundle
+from valska.external_tools.core.utils import sha256_file
 
 LOCAL = ("--scheduler", "local")
 
@@ -433,6 +438,88 @@ def test_an_archive_that_is_damaged_is_not_reproduced(user, archive):
 def test_inputs_that_were_left_out_are_missed(user, archive):
     done, _ = reproduced(user, archive(ran(user), "--inputs", "none"), code=3)
     assert "left out of the archive" in done.stderr
+
+
+def test_all_inputs_that_are_missing_are_named_at_once(user):
+    located = reference.locate(user.bundle("--inputs", "reference"), user.cwd)
+    (entry,) = located.manifest.inputs
+    gone = [
+        replace(entry, path=f"inputs/{name}", sha256=digit * 64, source=str(user.cwd / name))
+        for name, digit in (("one", "1"), ("two", "2"))
+    ]
+    located = replace(located, manifest=replace(located.manifest, inputs=(entry, *gone)))
+    with pytest.raises(PrerequisiteError) as caught:
+        reference.open_parent(located, user.cwd / "store")
+    told = f"inputs/one ({user.cwd / 'one'}), inputs/two ({user.cwd / 'two'})"
+    assert told in caught.value.message
+    assert entry.path not in caught.value.message
+
+
+def test_a_dry_run_of_an_archive_finds_what_is_missing_and_writes_nothing(user, archive):
+    path = archive(ran(user, "--inputs", "reference"))
+    before = files(user.cwd)
+    done, place = reproduced(user, path, "--dry-run")
+    assert f"{path} into {place}/reference" in done.stdout
+    assert "wc -l" in done.stdout
+    data = json.loads(reproduced(user, path, "--dry-run", "--json")[0].stdout)
+    assert (data["archive"], data["directory"]) == (str(path), str(place))
+    assert reproduced(user, path, "--dry-run", "--ranks", "2", code=2)
+    assert files(user.cwd) == before
+    reproduced(user, path)
+    done, _ = reproduced(user, path, "--dry-run")
+    assert "into" not in done.stdout
+    assert "bundle, which is there" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (("--inputs", "none"), "left out of the archive"),
+        (("--inputs", "copied"), "inputs/data.txt (/"),
+    ],
+)
+def test_a_dry_run_ends_as_the_run_would(user, archive, args, told):
+    source = user.cwd / "mine"
+    user.ok("templates", "linetool", "--copy", "three", source)
+    mode = "reference" if "copied" in args else "copy"
+    config = next(source.glob("*.yaml"))
+    command = ("bundle", "linetool", config, "--runner", "host", "--inputs", mode)
+    user.ok(*command, "-o", "first")
+    assert user.process("submit", "first", *LOCAL, "--wait").returncode == 0
+    path = archive(user.cwd / "first", *args)
+    shutil.rmtree(source)
+    for more in (("--dry-run",), ()):
+        done, place = reproduced(user, path, *more, code=3)
+        assert told in done.stderr
+        assert not (place / "bundle").exists()
+        assert place.exists() == (not more)
+
+
+def test_a_dry_run_of_an_archive_that_was_packed_too_early(user):
+    user.ok("archive", user.bundle(), "-o", "never.tar.zst")
+    done, _ = reproduced(user, "never.tar.zst", "--dry-run", code=3)
+    assert "packed again" in done.stderr
+    assert str(user.cwd / "never.tar.zst") not in done.stdout
+
+
+def test_the_store_can_be_named(user, archive):
+    bundle = ran(user)
+    data = bundle / "inputs/data.txt"
+    place = Supplies(user.cwd / "store").input_place(sha256_file(data))
+    place.parent.mkdir(parents=True)
+    shutil.copy(data, place)
+    path = archive(bundle, "--inputs", "none")
+    reproduced(user, path, "--dry-run", code=3)
+    done, _ = reproduced(user, path, "--images", user.cwd / "store")
+    assert done.stdout.splitlines()[-1] == "identical"
+
+
+def test_a_directory_with_a_bundle_in_it_is_told(user, archive):
+    _, place = reproduced(user, archive(ran(user)))
+    shutil.rmtree(place / "reference")
+    done, _ = reproduced(user, place, code=3, output="other")
+    assert f"{place}/bundle" in done.stderr.partition("Hint:")[2]
+    assert not (user.cwd / "other").exists()
 
 
 def test_a_file_that_is_no_archive(user):

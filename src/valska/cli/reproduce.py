@@ -22,7 +22,7 @@ from valska.cli.verdicts import print_comparison, require_same
 from valska.external_tools.core.comparison.document import to_json
 from valska.external_tools.core.comparison.verdict import Tolerances
 from valska.external_tools.core.config import Settings, resolve
-from valska.external_tools.core.errors import PrerequisiteError, UsageError
+from valska.external_tools.core.errors import UsageError
 from valska.external_tools.core.reproduction import running
 from valska.external_tools.core.reproduction.reference import (
     Located,
@@ -117,11 +117,8 @@ def command(
     )
     if path.is_file():
         require_place_of_archive(place.path, place.reference, path)
-        if dry_run:
-            _rehearse_archive(path, place, as_json)
-            return
-        with at_work(place.path):
-            _reproduce_archive(path, place, given)
+        reproduce = _rehearse_archive if dry_run else _reproduce_archive
+        reproduce(path, place, given)
         return
     located = locate(path, place.reference)
     require_place_of(place.path, located)
@@ -130,10 +127,22 @@ def command(
 
 
 def _reproduce_archive(path: Path, place: running.Reproduction, given: Given) -> None:
-    fresh = not place.reference.exists()
-    with Transfer("Unpacking") as transfer:
-        located = locate(path, place.reference, transfer.reach)
-    _reproduce(located, place, replace(given, fresh=fresh))
+    with at_work(place.path):
+        fresh = not place.reference.exists()
+        with Transfer("Unpacking") as transfer:
+            located = locate(path, place.reference, transfer.reach)
+        _reproduce(located, place, replace(given, fresh=fresh))
+
+
+def _rehearse_archive(path: Path, place: running.Reproduction, given: Given) -> None:
+    from valska.external_tools.core.reproduction.rehearsal import without_unpacking
+
+    with (
+        Transfer("Verifying") as transfer,
+        without_unpacking(path, place.reference, transfer.reach) as located,
+    ):
+        given = replace(given, archive=None if located.whole else path)
+        _reproduce(located, place, given)
 
 
 def _reproduce(located: Located | LocatedSweep, place: running.Reproduction, given: Given) -> None:
@@ -150,7 +159,7 @@ def _reproduce(located: Located | LocatedSweep, place: running.Reproduction, giv
         running.require_outputs(parent)
     wish = given.wish(parent, place, settings)
     if given.dry_run:
-        _rehearse(wish, given.as_json)
+        _rehearse(wish, given)
         return
     made = running.make(wish)
     note(f"The new bundle: {made.bundle.bundle.path}")
@@ -177,11 +186,22 @@ class Given:
     as_json: bool
     fresh: bool = False
     """Whether an archive was unpacked for this."""
+    archive: Path | None = None
+    """The archive, where it is only read."""
 
     def settings(self, tool: str) -> Settings:
         """Return what holds here for a tool."""
         flags = {"scheduler": self.scheduler, "images": self.images}
         return resolve(tool, flags=flags, path=state().config)
+
+    def told(self, wish: running.Wish) -> dict[str, Any]:
+        """Return what a dry run tells programs of a bundle as of a sweep."""
+        return {
+            "dry_run": True,
+            "archive": self.archive,
+            "directory": wish.place.path,
+            "scheduler": wish.scheduler.name,
+        }
 
     def wish(self, parent: Parent, place: running.Reproduction, settings: Settings) -> running.Wish:
         """Return what is asked of a reproduction."""
@@ -214,48 +234,51 @@ def _ranks(parent: Parent, given: tuple[str, ...]) -> dict[str, int]:
     return found
 
 
-def _rehearse_archive(path: Path, place: running.Reproduction, as_json: bool) -> None:
-    """Say what would be done with an archive, which is not read for that."""
-    if as_json:
-        result_json({"dry_run": True, "archive": path, "directory": place.path})
+def _rehearse(wish: running.Wish, given: Given) -> None:
+    there = running.earlier(wish)
+    image, rows = rehearsed(wish, given, there is not None)
+    place, manifest = wish.place.bundle.path, wish.parent.manifest
+    if given.as_json:
+        result_json(
+            {
+                **given.told(wish),
+                "bundle": place,
+                "parent": manifest.bundle_id,
+                "image": image,
+                "stages": [one.name for one in manifest.stages],
+            }
+        )
         return
-    rows = [("unpack", f"{path} into {place.reference}"), ("reproduce", f"it in {place.path}")]
-    result(table([(name, plain(text)) for name, text in rows]))
-    note("Nothing was made.")
+    named = given.archive or wish.parent.bundle.path
+    print_rehearsal(
+        [
+            ("bundle", f"{place}{', which is there' if there else ''}"),
+            ("parent", f"{named} ({manifest.bundle_id[:12]})"),
+            *rows,
+        ]
+    )
 
 
-def _rehearse(wish: running.Wish, as_json: bool) -> None:
-    image, where = image_here(wish)
-    rows = [
-        ("bundle", str(wish.place.bundle.path)),
-        ("parent", f"{wish.parent.bundle.path} ({wish.parent.manifest.bundle_id[:12]})"),
+def rehearsed(
+    wish: running.Wish, given: Given, is_there: bool
+) -> tuple[Path | None, list[tuple[str, str]]]:
+    """Check what a reproduction needs, unless it is made; return its image, and what to tell."""
+    from valska.external_tools.core.reproduction.rehearsal import rehearse
+
+    image, where = (None, "") if is_there else rehearse(wish, whole=given.archive is None)
+    unpack = [("unpack", f"{given.archive} into {wish.place.reference}")] if given.archive else []
+    return image, [
+        *unpack,
         ("scheduler", wish.scheduler.name),
         *([("image", where)] if where else []),
         *(("stage", f"{one.name}: {shlex.join(one.argv)}") for one in wish.parent.manifest.stages),
     ]
-    if as_json:
-        result_json(
-            {
-                "dry_run": True,
-                "bundle": wish.place.bundle.path,
-                "parent": wish.parent.manifest.bundle_id,
-                "scheduler": wish.scheduler.name,
-                "image": image,
-                "stages": [one.name for one in wish.parent.manifest.stages],
-            }
-        )
-        return
+
+
+def print_rehearsal(rows: list[tuple[str, str]]) -> None:
+    """Print what a dry run found."""
     result(table([(name, plain(text)) for name, text in rows]))
     note("Nothing was made.")
-
-
-def image_here(wish: running.Wish) -> tuple[Path | None, str]:
-    """Return where the image is, and that in words; nothing is fetched or built."""
-    try:
-        found = running.image_of(replace(wish, sources=()))
-    except PrerequisiteError:
-        return None, "not on this machine: to be fetched from its registry, or built"
-    return (found.image.path, f"{found.image.path} ({found.how})") if found else (None, "")
 
 
 def _leave(wish: running.Wish, made: running.Made, as_json: bool) -> None:

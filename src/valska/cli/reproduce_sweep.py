@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from valska.cli.output import note, plain, result, result_json, table
 from valska.cli.quantities import count_text
-from valska.cli.reproduce import image_here
+from valska.cli.reproduce import print_rehearsal, rehearsed
 from valska.cli.verdicts import shown
 from valska.external_tools.core.comparison.document import to_json
 from valska.external_tools.core.comparison.sweep_page import (
@@ -28,6 +27,7 @@ from valska.external_tools.core.reproduction.sweep_running import (
     MadeSweep,
     SweepWish,
     conclude_sweep,
+    earlier_sweep,
     follow_sweep,
     make_sweep,
     require_any_outputs,
@@ -58,7 +58,7 @@ def reproduce(
         note(f"Without point {plain(label)}: {plain(why)}.")
     wish = SweepWish(parent, given.wish(parent.common, place, settings))
     if given.dry_run:
-        _rehearse(wish, given.as_json)
+        _rehearse(wish, given)
         return
     made = make_sweep(wish)
     note(f"The new sweep: {made.side.sweep.path}")
@@ -70,34 +70,32 @@ def reproduce(
     _conclude(wish, made, sent, given)
 
 
-def _rehearse(wish: SweepWish, as_json: bool) -> None:
+def _rehearse(wish: SweepWish, given: Given) -> None:
     parent, whole = wish.parent, wish.whole
-    image, where = image_here(whole)
-    stages = parent.side.common.stages
-    if as_json:
+    there = earlier_sweep(wish)
+    image, rows = rehearsed(whole, given, there is not None)
+    if given.as_json:
         result_json(
             {
-                "dry_run": True,
+                **given.told(whole),
                 "sweep": whole.place.sweep.path,
                 "parent": parent.side.manifest.common_seal,
                 "points": [point.label for point in parent.points],
                 "missing": dict(parent.missing),
-                "scheduler": whole.scheduler.name,
                 "image": image,
-                "stages": [one.name for one in stages],
+                "stages": [one.name for one in parent.side.common.stages],
             }
         )
         return
-    rows = [
-        ("sweep", str(whole.place.sweep.path)),
-        ("parent", f"{parent.sweep.path} ({parent.side.manifest.common_seal[:12]})"),
-        ("points", _first([point.label for point in parent.points])),
-        ("scheduler", whole.scheduler.name),
-        *([("image", where)] if where else []),
-        *(("stage", f"{one.name}: {shlex.join(one.argv)}") for one in stages),
-    ]
-    result(table([(name, plain(text)) for name, text in rows]))
-    note("Nothing was made.")
+    named = given.archive or parent.sweep.path
+    print_rehearsal(
+        [
+            ("sweep", f"{whole.place.sweep.path}{', which is there' if there else ''}"),
+            ("parent", f"{named} ({parent.side.manifest.common_seal[:12]})"),
+            ("points", _first([point.label for point in parent.points])),
+            *rows,
+        ]
+    )
 
 
 def _first(labels: list[str]) -> str:

@@ -109,6 +109,51 @@ def rehearse_unpacking(
     return _judged(archive, read, directory, output)
 
 
+def unpack_some(
+    archive: Path,
+    directory: Path,
+    wanted: Callable[[str, int], bool],
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Path:
+    """Check an archive as `unpack_archive` does, and unpack only some of its files.
+
+    Parameters
+    ----------
+    archive
+        The file.
+    directory
+        Where to; nobody else can write there.
+    wanted
+        Whether to unpack a file, by its path in the archive and its bytes.
+    progress
+        See `unpack_archive`.
+
+    Returns
+    -------
+    Path
+        The directory that would be the archive's, with these files alone.
+
+    Raises
+    ------
+    ValskaError
+        As `unpack_archive` does.
+    """
+    place = directory / "some"
+    try:
+        writer = _Writer(os.fspath(place), wanted)
+        try:
+            read = read_archive(archive, sink=writer, progress=progress)
+        finally:
+            writer.close()
+    except _FullError as full:
+        raise _unwritable(place, full.error) from full.error
+    except OSError as error:
+        raise _unwritable(place, error) from error
+    _judged(archive, read, directory, None)
+    return place
+
+
 def _place(archive: Path, directory: Path, output: Path | None) -> Path:
     """Return the directory in which the new one is made."""
     place = directory if output is None else output.absolute().parent
@@ -178,10 +223,13 @@ class _FullError(Exception):
 
 
 class _Writer:
-    """Writes what is read below a directory that nobody else can enter."""
+    """Writes what is read, or some of it, below a directory that nobody else can enter."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(
+        self, root: str, wanted: Callable[[str, int], bool] = lambda name, size: True
+    ) -> None:
         self._root = root
+        self._wanted = wanted
         self._made = {""}
         self._descriptor = -1
         self._size = 0
@@ -197,7 +245,7 @@ class _Writer:
     def _begin(self, name: str, header: Header) -> None:
         if header.kind is Kind.DIRECTORY:
             self._make(name)
-        elif header.kind is Kind.FILE:
+        elif header.kind is Kind.FILE and self._wanted(name, header.size):
             self._make(name.rpartition("/")[0])
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             mode = 0o777 if header.mode & _ANY_X else 0o666
@@ -206,7 +254,7 @@ class _Writer:
     def data(self, view: memoryview) -> None:
         """Write some bytes of a file."""
         try:
-            while view:
+            while view and self._descriptor >= 0:
                 written = os.write(self._descriptor, view)
                 self._size += written
                 view = view[written:]

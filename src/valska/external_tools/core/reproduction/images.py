@@ -169,6 +169,17 @@ ELSEWHERE: tuple[Source, ...] = (fetch_image, rebuild_image)
 """Ways to an image that is not on this machine."""
 
 
+def places_elsewhere(parent: Parent) -> list[str]:
+    """Return the ways to an image that is not on this machine, in words; nothing is asked."""
+    uris = dict.fromkeys((*parent.published, *_sources_of(parent)))
+    built = [name for name, (role, _) in image_files(parent).items() if role in _BUILT]
+    definitions = [name for name in built if name.endswith(".def")]
+    return [
+        *(f"fetched from {uri}" for uri in uris),
+        *(f"built from {name}, which the bundle holds" for name in definitions[:1]),
+    ]
+
+
 def _sources_of(parent: Parent) -> Iterator[str]:
     """Yield where a registry had the image, by the record that the bundle holds."""
     for role, data in image_files(parent).values():

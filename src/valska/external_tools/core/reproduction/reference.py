@@ -48,12 +48,15 @@ class Located:
         Directory of the archive that it was unpacked from; None for a bundle by itself.
     document
         What that archive says of itself.
+    whole
+        Whether all files are there that the archive has; else only what says what they are.
     """
 
     bundle: Bundle
     manifest: Manifest
     top: Path | None = None
     document: ArchiveDocument | None = None
+    whole: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,7 @@ class LocatedSweep:
     common: Manifest
     top: Path | None = None
     document: ArchiveDocument | None = None
+    whole: bool = True
 
 
 def locate(
@@ -121,10 +125,10 @@ def open_parent(located: Located, store: Path) -> Parent:
     """
     bundle, manifest = located.bundle, located.manifest
     outside = outside_of(located, bundle.site_env, manifest, store)
-    bad = unless_left_out(located, verify_bundle(bundle, places=outside))
+    bad = unless_left_out(located, verify_bundle(bundle, places=outside)) if located.whole else []
     if bad:
         raise not_as_made(bundle.path, bad)
-    parent = parent_of(located, bundle, manifest, outside, store)
+    parent = parent_of(located, bundle, manifest, outside)
     check_science(parent)
     return parent
 
@@ -132,9 +136,32 @@ def open_parent(located: Located, store: Path) -> Parent:
 def outside_of(
     located: Located | LocatedSweep, site_env: Path, manifest: Manifest, store: Path
 ) -> dict[str, str]:
-    """Return where is now what lies outside: place in the bundle to real path."""
-    known = find_outside(site_env, manifest, Supplies(store)).places
-    return {**known, **dict(_packed(located))}
+    """Return where is now what lies outside: place in the bundle to real path.
+
+    Raises
+    ------
+    PrerequisiteError
+        If inputs were left out of the archive, or are no longer there; it names them all.
+    """
+    supplies, packed = Supplies(store), dict(_packed(located))
+    found = {**find_outside(site_env, manifest, supplies).places, **packed}
+    missing = [
+        f"{place} ({path})"
+        for place, path in found.items()
+        if place not in packed and not os.path.exists(path)  # noqa: PTH110 - Path.exists can fail
+    ]
+    for entry in manifest.inputs:
+        if entry.path in _left_out(located):
+            path = supplies.input(entry.sha256)
+            found[entry.path] = os.fspath(path or "")
+            missing += [] if path else [f"{entry.path} (left out of the archive)"]
+    if missing:
+        raise PrerequisiteError(
+            f"not here, nor in the store {store}: {', '.join(missing)}",
+            "Put them where they were, load them with `valska load`, or have them packed. Where "
+            "inputs are that lie outside, a bundle's site.env says.",
+        )
+    return found
 
 
 def unless_left_out(located: Located | LocatedSweep, found: Iterable[Finding]) -> list[Finding]:
@@ -160,20 +187,13 @@ def parent_of(
     bundle: Bundle,
     manifest: Manifest,
     outside: Mapping[str, str],
-    store: Path,
 ) -> Parent:
-    """Return a bundle, or what points of a sweep share, with where its inputs and image are.
-
-    Raises
-    ------
-    PrerequisiteError
-        If an input was left out of the archive and is not in the store.
-    """
+    """Return a bundle, or what points of a sweep share, with where its inputs and image are."""
     image = located.document.image if located.document else None
     return Parent(
         bundle,
         manifest,
-        {**outside, **dict(_supplied(manifest, _left_out(located), Supplies(store)))},
+        outside,
         _packed_image(located),
         image.published if image else (),
         located.document is not None,
@@ -247,18 +267,3 @@ def _packed_image(located: Located | LocatedSweep) -> Path | None:
         return None
     packed = located.document.image.path
     return located.top / packed if packed else None
-
-
-def _supplied(
-    manifest: Manifest, left_out: set[str], supplies: Supplies
-) -> Iterator[tuple[str, str]]:
-    """Yield where inputs are that were not packed: in the store, by their digests."""
-    for entry in manifest.inputs:
-        if entry.path in left_out:
-            path = supplies.input(entry.sha256)
-            if path is None:
-                raise PrerequisiteError(
-                    f"the input {entry.name} was left out of the archive, and is not in the store",
-                    "Pack it with its inputs, or load them: `valska load`.",
-                )
-            yield entry.path, os.fspath(path)

@@ -177,7 +177,7 @@ def make(wish: Wish) -> Made:
     ValskaError
         If it cannot be made.
     """
-    there = _earlier(wish)
+    there = earlier(wish)
     if there is not None:
         return Made(there, None)
     return Made(*make_anew(wish, partial(recreate, wish.parent, wish.place.bundle.path)))
@@ -309,8 +309,14 @@ def _reasons(status: RunStatus) -> list[tuple[str, str]]:
     return [(one.stage, one.reason or one.state.value) for one in bad]
 
 
-def _earlier(wish: Wish) -> Parent | None:
-    """Return the bundle that an earlier call has made there; None if there is none."""
+def earlier(wish: Wish) -> Parent | None:
+    """Return the bundle that an earlier call has made there; None if there is none.
+
+    Raises
+    ------
+    TakenError
+        If something else lies there.
+    """
     bundle, sweep = wish.place.bundle, wish.place.sweep.path
     if is_sweep(sweep):
         raise TakenError(f"{sweep} is there, of another reproduction", OTHER_PLACE)

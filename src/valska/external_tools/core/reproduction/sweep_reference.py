@@ -114,10 +114,11 @@ def open_sweep_parent(located: LocatedSweep, store: Path, only: Sequence[str] = 
     used = {label for point in points for label in point.shared.values()}
     shared = tuple(entry for entry in manifest.shared if entry.label in used)
     outside = outside_of(located, sweep.bundle.site_env, common, store)
-    bad = unless_left_out(located, _common_findings(sweep, manifest, common, outside))
+    found = _common_findings(sweep, manifest, common, outside) if located.whole else ()
+    bad = unless_left_out(located, found)
     if bad:
         raise not_as_made(sweep.path, bad)
-    parent = parent_of(located, sweep.bundle, common, outside, store)
+    parent = parent_of(located, sweep.bundle, common, outside)
     _require_units(sweep, common, (*points, *shared))
     return SweepParent(SweepSide(sweep, manifest, common), parent, points, shared, missing)
 

@@ -103,7 +103,7 @@ def make_sweep(wish: SweepWish) -> MadeSweep:
         If it cannot be made.
     """
     whole = wish.whole
-    there = _earlier(wish)
+    there = earlier_sweep(wish)
     if there is not None:
         return MadeSweep(there, None)
     return MadeSweep(
@@ -291,8 +291,14 @@ def _reasons(ended: Ended) -> Mapping[str, Mapping[str, str]]:
     return found
 
 
-def _earlier(wish: SweepWish) -> SweepSide | None:
-    """Return the sweep that an earlier call has made there; None if there is none."""
+def earlier_sweep(wish: SweepWish) -> SweepSide | None:
+    """Return the sweep that an earlier call has made there; None if there is none.
+
+    Raises
+    ------
+    TakenError
+        If something else lies there, or a sweep of other points.
+    """
     place = wish.whole.place
     path = place.sweep.path
     if is_bundle(place.bundle.path):
