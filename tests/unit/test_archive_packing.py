@@ -85,6 +85,20 @@ def test_what_belongs_to_this_machine_alone_is_not_packed(bundle, tmp_path):
     assert str(tmp_path) not in site
 
 
+def test_messages_that_are_none_do_not_matter(bundle, tmp_path):
+    """What runs jobs here removes them at its end, which comes after that of the last job."""
+    pack(bundle, tmp_path / "a.tar.zst")
+    messages = bundle.logs / "local-0123abcd.err"
+    messages.touch()
+    selection = select_bundle(bundle, Choice())
+    messages.unlink()
+    write_archive(selection, tmp_path / "b.tar.zst", Description())
+    assert (tmp_path / "a.tar.zst").read_bytes() == (tmp_path / "b.tar.zst").read_bytes()
+    messages.write_text("Traceback")
+    pack(bundle, tmp_path / "c.tar.zst")
+    assert "r1/data/bundle/logs/local-0123abcd.err" in entries(tmp_path / "c.tar.zst")
+
+
 def test_an_archive_that_is_there_is_kept(bundle, tmp_path):
     path = tmp_path / "a.tar.zst"
     path.write_text("mine")

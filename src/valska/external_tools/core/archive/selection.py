@@ -36,6 +36,8 @@ from valska.external_tools.core.sweep.layout import Sweep
 _PASSED_OVER = re.compile(
     r"\.submit\.lock|\.nfs.*|logs/[^/]+\.receipt|(?:.*/)?\.[^/]+\.[0-9a-f]{12}\.tmp"
 )
+_MESSAGES = re.compile(r"logs/local-[0-9a-f]+\.err")
+"""What went wrong in running jobs here: gone at the end if that is nothing."""
 _OUTPUTS = re.compile(r"(?:(?:points|shared)/[^/]+/)?outputs(?:\.\d+)?/.*")
 _UNIT = re.compile(r"((?:points|shared)/[^/]+)(?:/.*)?")
 _FROM_THE_SITE = ("VALSKA_SRUN_MPI=",)
@@ -145,7 +147,7 @@ def _select(
         left_out=left_out,
         units=units,
     )
-    wanted = _wanted({entry.path for entry in left_out}, choice, units)
+    wanted = _wanted(bundle.path, {entry.path for entry in left_out}, choice, units)
     members = [
         directory(places.BUNDLE),
         *_with_site(bundle, walk(os.fspath(bundle.path), places.BUNDLE, wanted), document),
@@ -156,17 +158,26 @@ def _select(
 
 
 def _wanted(
-    left_out: set[str], choice: Choice, units: tuple[str, ...] | None
+    root: Path, left_out: set[str], choice: Choice, units: tuple[str, ...] | None
 ) -> Callable[[str], bool]:
     def wanted(path: str) -> bool:
         if path in left_out or _PASSED_OVER.fullmatch(path):
             return False
         if not choice.outputs and _OUTPUTS.fullmatch(path):
             return False
+        if _MESSAGES.fullmatch(path) and _is_empty_or_gone(root / path):
+            return False
         unit = None if units is None else _UNIT.fullmatch(path)
         return unit is None or unit[1] in (units or ())
 
     return wanted
+
+
+def _is_empty_or_gone(path: Path) -> bool:
+    try:
+        return path.lstat().st_size == 0
+    except FileNotFoundError:
+        return True
 
 
 def _left_out(manifest: Manifest, choice: Choice, image: PackedImage | None) -> Iterator[LeftOut]:
