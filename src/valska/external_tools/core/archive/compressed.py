@@ -11,6 +11,7 @@ from typing import IO
 from valska.external_tools.core.archive.container import (
     FRAME_HEAD,
     TRAILER_BYTES,
+    Frame,
     is_trailer,
     may_be_archive,
     trailer,
@@ -51,6 +52,7 @@ class CompressedFile:
         self._file = file
         self._left = self.size - TRAILER_BYTES if self._has_trailer else self.size
         self._crc = 0
+        self._frame = Frame()
         self.place = 0
         self.is_small = self.size < _SMALL
         self._digest: _Digest | None = None
@@ -66,6 +68,7 @@ class CompressedFile:
         """Return the next bytes; none at the end."""
         data = self._file.read(min(READ_BYTES if size < 0 else size, self._left))
         self._crc = zlib.crc32(data, self._crc)
+        self._frame.take(data)
         self._left -= len(data)
         self.place += len(data)
         if self._digest is not None:
@@ -88,6 +91,8 @@ class CompressedFile:
             return "what ends an archive is missing: it was cut short, or packed by something else"
         if self._tail != trailer(self.size - TRAILER_BYTES, self._crc):
             return "its bytes are not those that were written"
+        if not self._frame.is_whole:
+            return "it is not one frame with a checksum: other programs read something else in it"
         return None
 
 

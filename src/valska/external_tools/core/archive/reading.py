@@ -33,7 +33,8 @@ MOST_DOCUMENT_BYTES = 1 << 27
 MOST_DOCUMENTS_BYTES = 1 << 29
 
 _BUFFERS = 6
-_WINDOW_BYTES = 1 << 27
+_WINDOW_BYTES = 1 << 23
+"""Four times what is written with."""
 _MOST_HEADER_BYTES = 1 << 16
 _ZERO = bytes(BLOCK)
 
@@ -133,7 +134,8 @@ def read_archive(
                 raise NoArchiveError(
                     f"{path} is not an archive", "Name a file that `valska archive` made."
                 )
-            return _Reader(path.name, source, fast, limits or Limits(), sink).read(progress)
+            reader = _Reader(path.name, source, fast, limits or Limits(), sink, progress)
+            return reader.read()
     except OSError as error:
         if error.filename not in (None, str(path), path):
             raise
@@ -146,9 +148,16 @@ class _Reader:
     """Reads one archive."""
 
     def __init__(
-        self, name: str, source: CompressedFile, fast: bool, limits: Limits, sink: Sink | None
+        self,
+        name: str,
+        source: CompressedFile,
+        fast: bool,
+        limits: Limits,
+        sink: Sink | None,
+        progress: Callable[[int, int], None],
     ) -> None:
         self._name, self._source, self._fast = name, source, fast
+        self._progress = progress
         self._strict = sink is not None
         self._sink: Sink = sink or Nowhere()
         self._digester = Digester()
@@ -164,7 +173,7 @@ class _Reader:
         self._documents = 0
         self._has_global = False
 
-    def read(self, progress: Callable[[int, int], None]) -> Read:
+    def read(self) -> Read:
         """Read all of it."""
         if self._lane is not None:
             self._lane.start()
@@ -175,7 +184,8 @@ class _Reader:
                 read_across_frames=True,
                 closefd=False,
             )
-            self._walk(progress)
+            self._walk()
+            self._progress(self._source.size, self._source.size)
         except _BrokenError as error:
             self._note(FindingKind.UNREADABLE, self._name, str(error))
         finally:
@@ -221,6 +231,7 @@ class _Reader:
         except _zstd_error() as error:
             raise _BrokenError(f"its compressed bytes are damaged ({error})") from error
         self._names.add_bytes(batch.used, self._source.place)
+        self._progress(self._source.place, self._source.size)
         return batch.used > 0
 
     def _push(self) -> None:
@@ -261,18 +272,13 @@ class _Reader:
 
     # --- Entries ---
 
-    def _walk(self, progress: Callable[[int, int], None]) -> None:
-        told = 0
+    def _walk(self) -> None:
         try:
             while (header := self._header()) is not None:
                 self._entry(header)
-                if self._source.place - told >= READ_BYTES:
-                    told = self._source.place
-                    progress(told, self._source.size)
             self._expect_nothing()
         except TarError as error:
             raise _BrokenError(str(error)) from error
-        progress(self._source.size, self._source.size)
 
     def _header(self) -> Header | None:
         """Return the next header, or None at the end."""
