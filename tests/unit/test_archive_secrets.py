@@ -94,6 +94,21 @@ SECRETS = [
     "password: |\n  " + "hunter22",
     "- secret: >-\n    " + "abcd1234\n  other: 1",
 ]
+SECRETS += [
+    "redis://:" + "hunter2hunter@example.org:6379/0",
+    '"identitytoken": "' + 'abcd1234"',
+    '"registrytoken": "' + 'abcd1234"',
+    "docker login -u me -p " + "hunter22 example.org",
+    "apptainer remote login -u me --password=" + "hunter22 oras://example.org",
+    "podman login example.org -p" + "hunter22",
+    "wandb login --relogin " + "0" * 40,
+    "https://hooks.slack.com/services/" + "T0000000/B0000000/" + "x" * 24,
+    "https://discord.com/api/webhooks/" + "1" * 18 + "/" + "y" * 68,
+    "https://conda.example.org/t/" + "an-" + "0a1b2c3d-" * 4 + "/channel",
+    "    client-key-data: " + "LS0t" * 20,
+    "- name: DB_PASSWORD" + "\n  value: hunter22",
+    '{"name": "password", ' + '"value": "hunter22"}',
+]
 PROGRAM = [
     'password: str = "' + 'hunter22"',
     'API_TOKEN: Final = "' + 'abcd1234"',
@@ -124,6 +139,16 @@ HARMLESS_PROGRAM = [
     "token = '''${TOKEN}\n'''",
 ]
 HARMLESS = [
+    "band_pass: butterworth",
+    'low_pass: "fir"',
+    "high-pass: 0.1",
+    "pass: 1e-3",
+    "pwd: work/run1",
+    "- name: token\n  value: 2048",
+    "name: password\nvalue: ${DB}",
+    "https://example.org/t/index.html",
+    "docker login -u me --password-stdin",
+    "redis://example.org:6379/0",
     "password: null",
     "password:",
     "password: ${PASSWORD}",

@@ -116,7 +116,37 @@ SHAPES = (
     _shape(
         "password in a URL",
         "://",
-        r"(?<=[A-Za-z0-9])://[^\s/:@'\"$<{]{1,200}:[^\s/@'\"$<{]{1,1000}@[A-Za-z0-9\[]",
+        r"(?<=[A-Za-z0-9])://[^\s/:@'\"$<{]{0,200}:[^\s/@'\"$<{]{1,1000}@[A-Za-z0-9\[]",
+    ),
+    _shape(
+        "password of an option",
+        "login",
+        r"login[ \t]+(?:[^\s|;&]{1,200}[ \t]+){0,6}?(?:-p[ \t]*|--password=)['\"]?[^\s$'\"<{=-]",
+        before=r"(?<![\w.-])(?:docker|podman|apptainer|singularity|skopeo|buildah|helm|oras)\s",
+    ),
+    _shape("API key", "wandb login", r"wandb login[ \t]+(?:--\S{1,40}[ \t]+){0,3}[0-9a-f]{40}"),
+    _shape(
+        "address that lets anybody post",
+        "hooks.slack.com/services/|/api/webhooks/",
+        r"hooks\.slack\.com/services/T\w{4,20}/B\w{4,20}/\w{16}|/api/webhooks/\d{15,20}/[\w-]{40}",
+    ),
+    _shape(
+        "token of a conda channel",
+        "/t/",
+        r"(?<=[A-Za-z0-9])/t/(?:[a-z]{2}-[0-9a-f-]{16}|[0-9a-z-]{0,40}[0-9a-f]{16})",
+    ),
+    _shape(
+        "private key",
+        "-key-data",
+        r"-key-data['\"]?[ \t]{0,9}:[ \t]{0,9}['\"]?[A-Za-z0-9+/]{40}",
+    ),
+    _shape(
+        "value of a name that is kept for secrets",
+        "name",
+        r"(?i:name['\"]?[ \t]{0,9}:[ \t]{0,9}['\"]?(?:[\w.-]{0,80}[_.-])?"
+        r"(?:password|passwd|secret|token|api[_-]?key)['\"]?,?\s{1,80}"
+        r"['\"]?value['\"]?[ \t]{0,9}:[ \t]{0,9}['\"]?"
+        r"(?!null\b|true\b|false\b|\d{1,5}\b)[^\s'\"$<{]{4})",
     ),
     _shape(
         "authorization header",
@@ -161,10 +191,13 @@ _LAST_IN_LINE = re.compile(rb"[ \t\r]*(?:\n|\Z)")
 _GLUED = frozenset(
     (
         *(b"access", b"api", b"app", b"auth", b"bearer", b"bot", b"client", b"csrf", b"github"),
-        *(b"gitlab", b"jwt", b"oauth", b"refresh", b"service", b"session", b"user"),
+        *(b"gitlab", b"identity", b"jwt", b"oauth", b"refresh", b"registry", b"service"),
+        *(b"session", b"user"),
     )
 )
 """What stands before ``token`` without a sign between them."""
+_FILTERS = frozenset((b"all", b"band", b"high", b"low"))
+"""What stands before ``pass`` in the name of a filter."""
 _AT_BEGINNING = re.compile(rb"[ \t{-]*(?:(?:export|set|let|local)[ \t]+)?")
 
 _HARMLESS = re.compile(
@@ -186,7 +219,9 @@ _TELLING = re.compile(rb"[0-9!@$%^&*+=/~?]")
 _SWITCH = re.compile(rb"files|compat|sss|ldap|nis|db|systemd|winbind|extrausers")
 """What nsswitch.conf says of ``passwd``."""
 _NUMBER = re.compile(rb"\d{1,5}")
-_PLACE = re.compile(rb"[/.].*|ok|fail(?:ed)?|done|pass(?:ed)?|all")
+_PLACE = re.compile(
+    rb"[/.].*|[a-z0-9_.-]+/[a-z0-9_./-]*|-?\d*(?:\.\d*)?(?:e[+-]?\d{1,3})?|ok|fail(?:ed)?|done|pass(?:ed)?|all"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,6 +339,8 @@ def _is_last_part(prefix: bytes, rest: bytes, match: re.Match[bytes]) -> bool:
         return True
     if core.lower() not in (b"pass", b"pwd"):
         return own or core.lower() == b"secret" or glued.lower() in _GLUED
+    if re.split(rb"[_-]", prefix.lower().rstrip(b"_-"))[-1] in _FILTERS:
+        return False
     if prefix:
         return own and (bool(glued) or prefix.endswith(b"_"))
     return _is_bare_key(rest, match)
