@@ -409,6 +409,9 @@ def test_an_archive_alone_says_identical(user, archive, args):
     assert len(data["points"]) == 3
     there = {out["reference"]["there"] for one in data["points"] for out in one["outputs"]}
     assert there == {not args}
+    gone = [note for one in data["points"] for note in one["notes"]]
+    assert all(note.startswith("reference: not packed: ") for note in gone)
+    assert bool(gone) == bool(args)
     done, _ = reproduced(user, place / "reference", output="of what was unpacked")
     assert done.stdout.splitlines()[-1] == "identical"
 

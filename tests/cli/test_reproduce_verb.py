@@ -119,6 +119,15 @@ def test_the_same_command_goes_on_and_runs_nothing_twice(user):
     assert len(list((place / "bundle/records").iterdir())) == records == 2
 
 
+def test_an_altered_new_run_is_told_to_be_that(user):
+    bundle = ran(user)
+    _, place = reproduced(user, bundle)
+    (place / "bundle/config/lines.yaml").write_text("data: other\n")
+    done, _ = reproduced(user, bundle, code=5)
+    assert f"the new run {place}/bundle is not as it was made: " in done.stderr
+    assert f"remove {place}/bundle, and it is made again" in done.stderr
+
+
 def test_another_bundle_in_its_place_is_refused(user):
     bundle, other = ran(user), ran(user, "--override", "then='; true'", output="other")
     reproduced(user, bundle)
@@ -404,6 +413,8 @@ def test_an_archive_without_outputs_is_compared_by_its_digests(user, archive):
     done, place = reproduced(user, archive(ran(user), "--without-outputs"))
     assert done.stdout.splitlines()[-1] == "identical"
     assert not any(one["reference"]["there"] for one in comparison(place)["outputs"])
+    (note,) = [one for one in comparison(place)["notes"] if one.startswith("reference: ")]
+    assert note.startswith("reference: not packed: outputs/count.txt and 1 more")
 
 
 def test_what_was_unpacked_is_taken_again_but_not_for_another_archive(user, archive):

@@ -197,6 +197,7 @@ def parent_of(
         _packed_image(located),
         image.published if image else (),
         located.document is not None,
+        located.document is None or located.document.outputs,
     )
 
 

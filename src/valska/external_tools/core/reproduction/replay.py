@@ -41,8 +41,8 @@ class Parent:
         Where its image lies beside it, if an archive had it.
     published
         References at which registries have its image.
-    packed
-        Whether it was unpacked from an archive.
+    packed, has_outputs
+        Whether it was unpacked from an archive; and whether that has the outputs.
     """
 
     bundle: Bundle
@@ -51,6 +51,7 @@ class Parent:
     image: Path | None = None
     published: tuple[str, ...] = ()
     packed: bool = False
+    has_outputs: bool = True
 
 
 @dataclass(slots=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from valska.external_tools.core.comparison.verdict import Tolerances
 from valska.external_tools.core.comparison.written import COMPLETED, read_written
 from valska.external_tools.core.conda import CondaEnvironment, read_environment
 from valska.external_tools.core.config import Settings
-from valska.external_tools.core.errors import PrerequisiteError
+from valska.external_tools.core.errors import PrerequisiteError, VerificationError
 from valska.external_tools.core.images import digest_image
 from valska.external_tools.core.jobs import Submission, submit
 from valska.external_tools.core.manifest import Manifest, read_manifest
@@ -31,6 +32,7 @@ from valska.external_tools.core.reproduction.images import (
     note_image,
     noted_image,
 )
+from valska.external_tools.core.reproduction.left_out import told_of
 from valska.external_tools.core.reproduction.replay import Parent, check_made, has_ranks, recreate
 from valska.external_tools.core.reproduction.software import software_notes
 from valska.external_tools.core.run_directory import Bundle, TakenError, is_bundle
@@ -245,7 +247,8 @@ def run(wish: Wish, made: Made) -> Submission:
     named = str(wish.image) if wish.image else None
     if named is None and made.image is not None:
         named = str(made.image.image.path)
-    prepared = prepare(bundle, manifest, wish.settings, wish.scheduler, named)
+    with whose(bundle.path):
+        prepared = prepare(bundle, manifest, wish.settings, wish.scheduler, named)
     return submit(
         bundle,
         manifest,
@@ -255,6 +258,18 @@ def run(wish: Wish, made: Made) -> Submission:
         extra=wish.extra,
         ready=lambda: write_site_env(bundle.site_env, prepared.site),
     )
+
+
+@contextmanager
+def whose(made: Path) -> Iterator[None]:
+    """Say of what is not as it was made that it is of the new run, and what to do about it."""
+    try:
+        yield
+    except VerificationError as error:
+        raise VerificationError(
+            f"the new run {made} is not as it was made: {error.message}",
+            f"Put back what it was made with; or remove {made}, and it is made again.",
+        ) from error
 
 
 def follow(
@@ -293,7 +308,7 @@ def conclude(
     )
     how = noted_image(place.image_note, made.bundle.manifest)
     notes = software_notes(parent, made.bundle, place.packages, how)
-    found = replace(found, notes=(*found.notes, *notes))
+    found = told_of(parent, replace(found, notes=(*found.notes, *notes)))
     write_comparison(found, place.document, place.page)
     return found
 

@@ -19,6 +19,7 @@ from valska.external_tools.core.comparison.written import COMPLETED, read_writte
 from valska.external_tools.core.errors import PrerequisiteError, SubmissionError
 from valska.external_tools.core.manifest import read_manifest
 from valska.external_tools.core.reproduction.images import Found, noted_image
+from valska.external_tools.core.reproduction.left_out import told_of_sweep
 from valska.external_tools.core.reproduction.replay import Parent, has_ranks, must_agree
 from valska.external_tools.core.reproduction.running import (
     OTHER_PLACE,
@@ -26,6 +27,7 @@ from valska.external_tools.core.reproduction.running import (
     make_anew,
     require_image,
     what_to_run,
+    whose,
 )
 from valska.external_tools.core.reproduction.software import software_notes
 from valska.external_tools.core.reproduction.sweep_reference import SweepParent
@@ -131,8 +133,9 @@ def send(wish: SweepWish, made: MadeSweep, *, again: bool = True) -> SweepSubmis
     named = str(whole.image) if whole.image else None
     if named is None and made.image is not None:
         named = str(made.image.image.path)
-    site = describe_site(sweep.bundle, common, whole.settings, whole.scheduler, named)
-    require_common_intact(sweep, side.manifest, common, site.references)
+    with whose(sweep.path):
+        site = describe_site(sweep.bundle, common, whole.settings, whole.scheduler, named)
+        require_common_intact(sweep, side.manifest, common, site.references)
 
     def ready() -> None:
         write_site_env(sweep.bundle.site_env, site)
@@ -270,6 +273,7 @@ def conclude_sweep(
     how = noted_image(place.image_note, side.common)
     notes = software_notes(wish.parent.common, whole, place.packages, how)
     found = replace(found, notes=(*found.notes, *notes))
+    found = told_of_sweep(wish.parent.common, found)
     write_json_atomic(place.document, to_json(found))
     write_atomic(place.page, render_sweep_page(found).encode())
     return found
