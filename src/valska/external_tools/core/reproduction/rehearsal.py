@@ -22,7 +22,7 @@ from valska.external_tools.core.site_settings import site_of
 
 _TELLS = re.compile(
     rf"{places.DOCUMENT}|{places.UNIT}/(?:[^/]+|(?:config|records)/.+)"
-    rf"|{places.BUNDLE}/containers/[^/]+\\.(?:json|def|lock|txt)"
+    rf"|{places.BUNDLE}/containers/[^/]+\.(?:json|def|lock|txt)"
 )
 """Matches the files of an archive that say what it holds, by their paths in it."""
 
