@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 from contextlib import suppress
@@ -568,6 +569,67 @@ def test_revoked_keys_and_a_date_go_with_who_may_sign(alone, tmp_path):
     assert find_trust(str(allowed), None, run, date="20260301").date == "20260301"
 
 
+@pytest.mark.parametrize("form", ["cut", "rubbish", "rubbish after", "options", "other type"])
+def test_revoked_keys_that_are_not_understood_are_refused(alone, keys, tmp_path, form):
+    """Before anything is verified; ssh-keygen does not tell them from keys that are revoked."""
+    public = Path(f"{keys['other']}.pub").read_bytes()
+    listed = tmp_path / "list"
+    argv = ["ssh-keygen", "-k", "-q", "-f", listed, f"{keys['other']}.pub"]
+    subprocess.run(argv, check=True)
+    text, words = {
+        "cut": (listed.read_bytes()[:-10], "incomplete message"),
+        "rubbish": (b"# mine\n\nrubbish\n", "its line 3 is not a public key"),
+        "rubbish after": (public + b"rubbish\n", "its line 2 is not a public key"),
+        "options": (b"no-pty " + public, "its line 1 is not a public key"),
+        "other type": (b"ssh-dss " + public.split()[1], "its line 1 is not a public key"),
+    }[form]
+    (tmp_path / "revoked").write_bytes(text)
+    (tmp_path / "allowed").touch()
+    with pytest.raises(UsageError, match=f"not understood: {words}") as caught:
+        find_trust(str(tmp_path / "allowed"), None, run, revoked=tmp_path / "revoked")
+    assert "ssh-keygen -k" in caught.value.hint
+    good = (listed.read_bytes(), b"", public, b"\n# mine\n \n  " + public + public.rstrip())
+    for content in good:
+        (tmp_path / "revoked").write_bytes(content)
+        find_trust(str(tmp_path / "allowed"), None, run, revoked=tmp_path / "revoked")
+
+
+def test_a_revoked_key_before_a_line_that_is_not_understood_is_named(archive, keys, tmp_path):
+    signed(archive, keys["ed25519"])
+    revoked = tmp_path / "revoked"
+    for key, words in (("ed25519", "revoked revokes"), ("other", "revoked is not understood: ")):
+        revoked.write_text(Path(f"{keys[key]}.pub").read_text() + "rubbish\n")
+        trusted = replace(trust(tmp_path, line(keys["ed25519"])), revoked=revoked)
+        checked = verify_archive_signature(archive, trusted)
+        assert checked.findings[0].detail.startswith(words)
+
+
+@pytest.mark.parametrize("fault", ["broken", "directory", "variable"])
+def test_what_git_cannot_read_is_not_taken_for_nothing(alone, keys, tmp_path, monkeypatch, fault):
+    """It can name keys that are revoked."""
+    (alone / "allowed").touch()
+    settings(gpg__ssh__revocationFile=alone / "revoked", gpg__ssh__allowedSignersFile="allowed")
+    config = alone / ".gitconfig"
+    if fault == "broken":
+        config.write_text(config.read_text() + "[gpg\n")
+    elif fault == "directory":
+        config.unlink()
+        config.mkdir()
+    else:
+        monkeypatch.setenv("GIT_CONFIG_COUNT", "many")
+    for ask in (
+        lambda: find_trust(WHO, None, run),
+        lambda: find_trust(str(alone / "allowed"), None, run),
+        lambda: find_key(None, run),
+    ):
+        with pytest.raises(UsageError, match="git does not say whether") as caught:
+            ask()
+        assert "--revoked" in caught.value.hint
+    (alone / "revoked").touch()
+    find_trust(str(alone / "allowed"), None, run, revoked=alone / "revoked")
+    assert find_key(keys["rsa"], run).path == keys["rsa"]
+
+
 def test_a_signer_is_a_file_or_an_identity(alone, tmp_path):
     allowed = tmp_path / "allowed"
     allowed.write_text("")
@@ -661,7 +723,11 @@ def test_a_revoked_key_does_not_count(archive, keys, tmp_path, identity, form):
     revoke("ed25519")
     checked = verify_archive_signature(archive, replace(trusted, revoked=revoked))
     assert kinds(checked) == [("unknown-signer", "a.tar.zst.intoto.json.sig")]
-    assert "revoked revokes the ED25519 key SHA256:" in checked.findings[0].detail
+    detail = checked.findings[0].detail
+    if form == "no list":
+        assert detail == "revoked is not understood: its line 1 is not a public key"
+    else:
+        assert re.fullmatch(r"revoked revokes the ED25519 key SHA256:\S+", detail)
     assert checked.signer is None
     if form != "no list":
         revoke("other")

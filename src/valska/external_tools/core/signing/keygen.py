@@ -145,6 +145,19 @@ def find_principals(
     return tuple(done.stdout.split("\n")[:-1]) if not done.returncode else (), done.stderr
 
 
+def check_revocation_list(path: Path, run: Run) -> str:
+    """Return why a binary list of revoked keys is not understood; nothing if it is.
+
+    Raises
+    ------
+    PrerequisiteError
+        If ssh-keygen is missing.
+    """
+    require_keygen()
+    done = run([_PROGRAM, "-Q", "-f", str(path)], timeout=TIMEOUT_S)
+    return _last(done.stderr).rpartition(": ")[2] if done.returncode else ""
+
+
 def _said(done: Completed) -> Said:
     found = _GOOD.search(done.stdout)
     if done.returncode or not found:

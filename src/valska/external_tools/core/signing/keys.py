@@ -11,8 +11,11 @@ from pathlib import Path
 
 from valska.external_tools.core.errors import PrerequisiteError, UsageError, ValskaError
 from valska.external_tools.core.process import Run
+from valska.external_tools.core.signing.revoking import read_revoked
 
 _TIMEOUT_S = 20.0
+_NOT_SET = 1
+"""What ``git config --get`` ends with if there is no such setting."""
 _NAMES = ("id_ed25519", "id_ecdsa", "id_rsa", "id_ed25519_sk", "id_ecdsa_sk")
 _LITERAL = "key::"
 _CERTIFICATE = "-cert-v01@openssh.com"
@@ -79,7 +82,7 @@ def find_key(path: Path | None, run: Run) -> Key:
     Raises
     ------
     UsageError
-        If there is no such file.
+        If there is no such file, or git cannot read its configuration.
     PrerequisiteError
         If there is no key at all, or an agent has several.
     """
@@ -177,12 +180,13 @@ def find_trust(
     Raises
     ------
     UsageError
-        If there is no identity, no such file, or it cannot be read.
+        If there is no identity, no such file, or it cannot be read; or if git cannot read its
+        configuration.
     """
     if revoked is None and (said := _git("gpg.ssh.revocationFile", run)):
         revoked = _expanded(said)
     if revoked is not None:
-        revoked = _readable(revoked, "revoked keys", "The file says which keys no longer count.")
+        revoked = _understood(revoked, run)
     if allowed is None and Path(signer).is_file():
         return Trust(_readable(Path(signer)), None, revoked, date)
     if not signer:
@@ -196,6 +200,17 @@ def find_trust(
             "a line of it: IDENTITY ssh-ed25519 AAAA…",
         )
     return Trust(_readable(allowed), signer, revoked, date)
+
+
+def _understood(revoked: Path, run: Run) -> Path:
+    hint = "The file says which keys no longer count."
+    path = _readable(revoked, "revoked keys", hint)
+    if fault := read_revoked(path, run).fault:
+        raise UsageError(
+            f"the revoked keys in {revoked} are not understood: {fault}",
+            "It holds public keys, one on each line, or is what `ssh-keygen -k` made.",
+        )
+    return path
 
 
 def _readable(
@@ -213,9 +228,24 @@ def _readable(
 
 
 def _git(name: str, run: Run) -> str:
-    """Return a setting of git; nothing without git."""
+    """Return a setting of git; nothing if it is not set, or without git.
+
+    Raises
+    ------
+    UsageError
+        If git cannot read its configuration, which may set it.
+    """
+    # git passes over a file that it may not read; that is told in its words.
+    env = {**os.environ, "LC_ALL": "C"}
     try:
-        done = run(["git", "config", "--get", name], timeout=_TIMEOUT_S)
+        done = run(["git", "config", "--get", name], env=env, timeout=_TIMEOUT_S)
     except PrerequisiteError:
         return ""
-    return done.stdout.strip() if not done.returncode else ""
+    if done.returncode in (0, _NOT_SET) and "unable to access" not in done.stderr:
+        return done.stdout.strip()
+    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    said = lines[0] if lines else f"it ended with {done.returncode}"
+    raise UsageError(
+        f"git does not say whether {name} is set: {said}",
+        "Mend git's configuration, or name key and files: --key, --allowed-signers, --revoked.",
+    )

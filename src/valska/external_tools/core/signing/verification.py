@@ -17,6 +17,7 @@ from valska.external_tools.core.signing.keygen import (
 )
 from valska.external_tools.core.signing.keys import Trust
 from valska.external_tools.core.signing.places import NAMESPACE, signature_of, statement_of
+from valska.external_tools.core.signing.revoking import read_revoked
 from valska.external_tools.core.signing.statement import signed_digests
 from valska.external_tools.core.utils import sha256_file
 
@@ -177,9 +178,23 @@ def _unless_revoked(
     options = [*_date(trust), "-r", str(trust.revoked)]
     if verify_signer(signed, signature, trust.allowed, identity, run, options).good:
         return SignatureVerification((), identity, key)
-    detail = f"{trust.revoked.name} revokes {_by(key)}, or cannot be understood"
+    detail = _revocation(trust.revoked, key, run)
     finding = Finding(FindingKind.UNKNOWN_SIGNER, signature.name, detail)
     return SignatureVerification((finding,), None, key)
+
+
+def _revocation(path: Path, key: str, run: Run) -> str:
+    """Say why a file of revoked keys shuts a key out."""
+    try:
+        said = read_revoked(path, run)
+    except OSError as error:
+        return f"{path.name} cannot be read: {error.strerror}"
+    named = said.fingerprints is not None and key.split()[1] in said.fingerprints
+    if said.fault and not named:
+        return f"{path.name} is not understood: {said.fault}"
+    if named or said.fingerprints is None:
+        return f"{path.name} revokes {_by(key)}"
+    return f"{path.name} revokes {_by(key)}, or is not understood"
 
 
 def _by(key: str) -> str:
