@@ -116,7 +116,9 @@ def with_global_header(archive, target, fields):
         fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT, pax_headers=fields
     ) as tar:
         header = tar.offset
-    data = zstandard.ZstdCompressor().compress(buffer.getvalue()[:header] + plain_tar(archive))
+    data = zstandard.ZstdCompressor(write_checksum=True).compress(
+        buffer.getvalue()[:header] + plain_tar(archive)
+    )
     target.write_bytes(data + trailer(len(data), zlib.crc32(data)))
     return target
 
@@ -145,7 +147,7 @@ def pax_header(flag, key, size=0):
 
 
 def packed(target, headers):
-    data = zstandard.ZstdCompressor().compress(headers + bytes(1024))
+    data = zstandard.ZstdCompressor(write_checksum=True).compress(headers + bytes(1024))
     target.write_bytes(data + trailer(len(data), zlib.crc32(data)))
     return target
 
@@ -343,7 +345,7 @@ def test_no_entries_make_the_reader_fail(tmp_path, headers):
 
 def check_survives(tar, folder):
     path = folder / "fuzz.tar.zst"
-    path.write_bytes(zstandard.ZstdCompressor().compress(tar))
+    path.write_bytes(zstandard.ZstdCompressor(write_checksum=True).compress(tar))
     with suppress(ValskaError):
         assert verify_archive(path).findings
     with pytest.raises(ValskaError):
