@@ -57,20 +57,26 @@ def closed(data):
     return data + trailer(len(data), zlib.crc32(data))
 
 
-def forged_tar(archive, raw, files=()):
-    """Return the tar file of an archive with further entries that all its manifests know.
+def forged_tar(archive, raw=b"", files=(), *, instead=None, after=None):
+    """Return the tar file of an archive that was changed, with manifests that know of it.
 
     Parameters
     ----------
     archive
         What it is made of.
     raw
-        The entries, each whole with its header.
+        Further entries, each whole with its header.
     files
         Name to content: what these entries are to be in the bag's manifest.
+    instead
+        Name to another content; the manifests have its digest.
+    after
+        Name to another content, of which no manifest knows.
     """
     held = {name.partition("/")[2]: content for name, (_, content) in entries(archive).items()}
+    top = next(iter(entries(archive)))
     new = {name: content for name, content in held.items() if content is not None}
+    new |= instead or {}
     payload = {name: content for name, content in new.items() if name.startswith("data/")}
     payload |= dict(files)
     info = new["bag-info.txt"].decode()
@@ -78,23 +84,26 @@ def forged_tar(archive, raw, files=()):
     new["bag-info.txt"] = info.replace(said_oxum(info.encode()), oxum).encode()
     new["manifest-sha256.txt"] = manifest_text({k: sha256(v) for k, v in payload.items()})
     new["tagmanifest-sha256.txt"] = manifest_text({k: sha256(new[k]) for k in OF_TAGS})
-    parts = []
-    for name, content in held.items():
-        whole = f"{TOP}/{name}" if name else TOP
-        if name not in LAST:
-            parts.append(
-                block(f"{whole}/", kind=b"5", mode=b"0000755\0")
-                if content is None
-                else block(whole, content)
-            )
-    parts.append(raw)
-    parts += [block(f"{TOP}/{name}", new[name]) for name in LAST]
-    return b"".join(parts) + bytes(1024)
+    new |= after or {}
+    order = [name for name in held if name not in LAST]
+    parts = [_whole(f"{top}/{name}".removesuffix("/"), new.get(name)) for name in order]
+    return b"".join([*parts, raw, *(_whole(f"{top}/{k}", new[k]) for k in LAST), bytes(1024)])
 
 
-def forged(archive, path, raw, files=()):
-    """Write an archive with further entries; see `forged_tar`."""
-    tar = forged_tar(archive, raw, files)
+def _whole(name, content):
+    """Return an entry; a directory if it has no content."""
+    name = name if content is not None else f"{name}/"
+    long = b""
+    if len(name.encode()) > 100:
+        long = gnu(b"L", name.encode() + b"\0")
+    if content is None:
+        return long + block(name, kind=b"5", mode=b"0000755\0")
+    return long + block(name, content)
+
+
+def forged(archive, path, raw=b"", files=(), **changes):
+    """Write an archive that was changed; see `forged_tar`."""
+    tar = forged_tar(archive, raw, files, **changes)
     path.write_bytes(closed(zstandard.ZstdCompressor(write_checksum=True).compress(tar)))
     return path
 
