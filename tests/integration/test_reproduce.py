@@ -143,6 +143,9 @@ def test_with_another_frequency_the_data_differ_by_a_number_that_numpy_finds_too
 
 def test_an_image_that_is_nowhere_is_built_again_from_the_bundle(archive_without_image, stranger):
     """From the definition that the archive holds; the base is a file, so no network is needed."""
+    rehearsal = ("--scheduler", "local", "--dry-run")
+    done, _ = reproduce(stranger, archive_without_image, *rehearsal, output="rebuilt")
+    assert "built from linetool.def, which the bundle holds" in done.stdout
     done, place = reproduce(
         stranger, archive_without_image, "--scheduler", "local", output="rebuilt"
     )
@@ -179,6 +182,8 @@ def test_an_image_that_a_registry_has_is_fetched_by_its_digest(
     shutil.move(maker.work / "published.tar.zst", moved)
     moved.chmod(0o644)
     shutil.rmtree(bundle)
+    done, _ = reproduce(stranger, moved, "--scheduler", "local", "--dry-run", output="fetched")
+    assert f"not on this machine: to be fetched from oras://{registry.host}/tiny" in done.stdout
     done, place = reproduce(stranger, moved, "--scheduler", "local", output="fetched")
     assert done.stdout.splitlines()[-1] == "identical"
     found = comparison(place)
@@ -219,6 +224,30 @@ def test_an_image_that_is_nowhere_at_all_is_missed_and_nothing_is_left(maker, st
     assert "no image" in done.stderr
     assert "no registry is known to have it" in done.stderr
     assert not place.exists()
+    done, _ = reproduce(empty, bundle, "--scheduler", "local", "--dry-run", output="none")
+    assert "not on this machine: to be built from lost.def" in done.stdout
+    for more in (("--dry-run",), ()):
+        named = ("--scheduler", "local", "--image", "nosuch.sif")
+        done, _ = reproduce(empty, bundle, *named, *more, code=3, output="none")
+        assert "nosuch.sif" in done.stderr
+        assert not place.exists()
+
+
+def test_an_image_that_is_packed_is_taken_from_the_archive(maker, stranger, tiny_image):
+    bundle = maker.lines(image=tiny_image, output="of a packed image")
+    maker.valska("submit", bundle, "--scheduler", "local", "--wait")
+    maker.valska("archive", bundle, "-o", "packed.tar.zst", "--with-image")
+    moved = stranger.work / "packed.tar.zst"
+    shutil.move(maker.work / "packed.tar.zst", moved)
+    moved.chmod(0o644)
+    shutil.rmtree(bundle)
+    empty = replace(stranger, env={**stranger.env, "VALSKA_IMAGES": stranger.work / "empty"})
+    named = ("--scheduler", "local")
+    done, _ = reproduce(empty, moved, *named, "--dry-run", output="packed")
+    assert "packed in the archive" in done.stdout
+    done, place = reproduce(empty, moved, *named, output="packed")
+    assert done.stdout.splitlines()[-1] == "identical"
+    assert "the image was packed in the archive" in comparison(place)["notes"]
 
 
 @pytest.fixture
