@@ -316,7 +316,7 @@ def test_many_at_the_same_moment_make_one(user):
     assert 0 in codes
     assert set(codes) <= {0, 4}, told
     lost = [text for text, code in zip(told, codes, strict=True) if code == 4]
-    assert all("at work" in text or "is reproducing in" in text for text in lost)
+    assert all("working on" in text or "is reproducing in" in text for text in lost)
     assert len(list((user.cwd / "again/bundle/records").iterdir())) == 2
 
 
