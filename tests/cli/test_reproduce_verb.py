@@ -297,6 +297,7 @@ def test_two_at_once_in_one_place_are_kept_apart(user):
             for _ in range(2):
                 done, place = reproduced(user, bundle, code=4)
                 assert f"process {first.pid} on {os.uname().nodename} is reproducing" in done.stderr
+                assert "remove" not in done.stderr
                 assert f"`valska status {shlex.quote(f'{place}/bundle')}`" in done.stderr
         finally:
             flag.write_text("")
@@ -328,6 +329,17 @@ def test_the_lock_of_a_killed_call_is_taken_over(user):
     done, place = reproduced(user, bundle)
     assert done.stdout.splitlines()[-1] == "identical"
     assert not list(place.glob(".*"))
+
+
+def test_a_call_on_another_host_may_have_died_there(user):
+    bundle = ran(user)
+    subprocess.run([sys.executable, "-c", LOCKER, user.cwd / "again"], check=False)
+    lock = user.cwd / "again/.reproduce.lock"
+    owner = json.loads((lock / "owner.json").read_text())
+    (lock / "owner.json").write_text(json.dumps({**owner, "host": "another"}))
+    done, _ = reproduced(user, bundle, code=4)
+    assert f"process {owner['pid']} on another is reproducing" in done.stderr
+    assert f"If it has died on another, remove the directory {lock}." in done.stderr
 
 
 LOCKER = """

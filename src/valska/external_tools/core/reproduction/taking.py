@@ -177,9 +177,15 @@ def _alone(folder: Path) -> Iterator[None]:
             raise
         raise LockedError(
             f"process {owner.pid} on {owner.host} is reproducing in {folder}",
-            f"{_following(folder)}Once it is done, the same command goes on from there. If it has "
-            f"died on {owner.host}, remove the directory {lock}.",
+            f"{_following(folder)}Once it is done, the same command goes on from there."
+            + _elsewhere(lock, owner.host),
         ) from error
+
+
+def _elsewhere(lock: Path, host: str) -> str:
+    """Return what to do about a call that may have died where that cannot be seen from here."""
+    here = host == os.uname().nodename
+    return "" if here else f" If it has died on {host}, remove the directory {lock}."
 
 
 def _following(folder: Path) -> str:
