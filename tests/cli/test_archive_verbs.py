@@ -69,8 +69,9 @@ def test_an_archive_is_named_after_the_directory_and_its_bytes_are_not(user, bun
             user.ok("unpack", "bundle.tar.zst")
 
 
-def test_the_commands_of_the_page_work_as_written(user):
+def test_the_commands_of_the_page_work_as_written(user, require):
     """With a run id that is not the directory's name, and what bash, tar and sha256sum do."""
+    require(shutil.which("zstd"), "there is no zstd, with which tar reads an archive")
     text = (Path(__file__).parents[2] / "docs/how-to/archive.md").read_text()
     blocks = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     user.bundle("--run-id", "other", output="run1")
@@ -408,6 +409,8 @@ def test_verify_of_what_was_unpacked_looks_at_all_of_it(user, bundle):
     assert user.run("verify", "u", "--fast").exit_code == 5
     assert "u/data/CITATION.cff" in user.run("verify", user.cwd).stdout
     user.ok("verify", "u/data/bundle")
+    inside = json.loads(user.ok("verify", "u/data", "--json").stdout)
+    assert [one["place"] for one in inside] == ["bundle"]
 
 
 def test_what_is_run_after_unpacking_is_named(user, archive):

@@ -72,6 +72,20 @@ def test_it_is_told_what_was_unpacked(unpacked):
     assert not is_unpacked(unpacked)
 
 
+def test_other_directories_are_not_taken_for_unpacked_archives(tmp_path, unpacked):
+    other = tmp_path / "other"
+    (other / "data").mkdir(parents=True)
+    (other / "archive.json").write_text("{}")
+    assert not is_unpacked(other)
+    (other / "archive.json").unlink()
+    for name in ("bagit.txt", "manifest-sha256.txt"):
+        (other / name).touch()
+    assert not is_unpacked(other)
+    (unpacked / "data/bundle").rename(tmp_path / "gone")
+    assert is_unpacked(unpacked)
+    assert ("missing", "data/bundle/manifest.json") in found(unpacked)
+
+
 @pytest.mark.parametrize("fast", [False, True])
 def test_it_is_as_its_archive(archive, unpacked, fast):
     packed, done = verify_archive(archive, fast), verify_unpacked(unpacked, fast)

@@ -228,7 +228,7 @@ def _root(path: Path, fast: bool, as_json: bool) -> None:
     found: list[tuple[Result, Checked]] = []
     for one in require_results(path):
         around = unpacked_around(one.path)
-        if around is not None:
+        if around is not None and around.is_relative_to(os.path.normpath(path.absolute())):
             whole = replace(one, path=around, place=os.path.relpath(around, path))
             found.append((whole, check_unpacked(around, fast)))
         elif one.kind is Kind.SWEEP:

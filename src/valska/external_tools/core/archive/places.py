@@ -58,9 +58,9 @@ def is_unpacked(path: Path) -> bool:
     """Return whether a directory is what was unpacked of an archive, or what is left of that."""
     if is_bundle(path) or not (path / DATA).is_dir():
         return False
-    if (path / DOCUMENT).is_file():
-        return True
-    return is_bundle(path / BUNDLE) and any((path / name).is_file() for name in _OF_BAGS)
+    present = [name for name in (DOCUMENT, *_OF_BAGS) if (path / name).is_file()]
+    whole = DOCUMENT in present and len(present) > 1
+    return whole or bool(present and is_bundle(path / BUNDLE))
 
 
 def unpacked_around(path: Path) -> Path | None:
