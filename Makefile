@@ -66,6 +66,7 @@ docs: install ## Write the CLI reference anew and check every link
 
 bench: install ## Measure what valska adds, as ratios to a floor of the same run
 	@tests/cluster/apptainer.sh
+	@tests/cluster/programs.sh
 	$(BIN)/python -m bench
 
 clean: ## Remove what was made here (not the image store)

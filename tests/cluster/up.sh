@@ -22,6 +22,7 @@ set_up() {
     "$DIRECTORY/user.sh"
     "$DIRECTORY/slurm.sh" all
     "$DIRECTORY/shellcheck.sh"
+    "$DIRECTORY/programs.sh"
     "$DIRECTORY/registry.sh" install
     say "Apptainer, Slurm and the user valska-test are ready ($((SECONDS - begin)) s)"
 }
@@ -33,12 +34,13 @@ missing_services() {
         echo "Slurm (work on a machine where sinfo answers)"
     command -v docker-registry >/dev/null && command -v skopeo >/dev/null ||
         echo "docker-registry and skopeo"
+    "$DIRECTORY/programs.sh" --check >/dev/null || echo "zstd and ssh-keygen"
 }
 
 make_do() {
     local reasons="$1" gaps
     gaps="$(missing_services)"
-    [[ -n $gaps ]] || { say "Apptainer, Slurm and a registry are there"; return 0; }
+    [[ -n $gaps ]] || { say "Apptainer, Slurm, a registry, zstd and ssh-keygen are there"; return 0; }
     complain "missing: ${gaps//$'\n'/; }"
     complain "this script cannot set them up: ${reasons//$'\n'/, }; as root on Debian it can"
     if [[ "${VALSKA_REQUIRE_SERVICES:-}" == 1 ]]; then

@@ -26,6 +26,11 @@ WITHOUT_PYTHON = Path(__file__).with_name("programs.txt").read_text().split()
 """All that a run on a host may need: bash, coreutils, tar and zstd."""
 
 
+@pytest.fixture(autouse=True)
+def zstd(require):
+    require(shutil.which("zstd"), "there is no zstd, with which tar reads an archive")
+
+
 @pytest.fixture
 def unpacked(tmp_path):
     """The archive of a run, unpacked by tar alone."""
