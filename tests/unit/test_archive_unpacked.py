@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from archives import finished, pack, run_stages
 from sweeps import make_sweep, shell
+from toy import bundle as toy_bundle
 from toy import stage
 
 from valska.external_tools.core.archive import directory as reading
@@ -19,7 +20,9 @@ from valska.external_tools.core.archive.selection import Choice, select_sweep
 from valska.external_tools.core.archive.unpacking import unpack_archive
 from valska.external_tools.core.archive.verification import verify_archive, verify_unpacked
 from valska.external_tools.core.archive.writing import write_archive
+from valska.external_tools.core.bundling import BundledImage
 from valska.external_tools.core.run_directory import Bundle
+from valska.external_tools.core.runner import RunnerKind
 from valska.external_tools.core.staging import StagingMode
 from valska.external_tools.core.utils import sha256_file
 
@@ -133,6 +136,29 @@ def test_a_file_that_is_gone_or_new_or_longer_is_found(unpacked, fast):
         assert ("unexpected", name) in found(unpacked, fast=fast)
         (unpacked / name).unlink()
     assert found(unpacked, fast=fast) == set()
+
+
+@pytest.mark.parametrize("embed", [False, True])
+def test_the_image_is_checked(tmp_path, embed):
+    sif = tmp_path / "tool.sif"
+    sif.write_bytes(b"no image")
+    image = BundledImage(sif, sha256_file(sif), 8, {}, {})
+    bundle = toy_bundle(tmp_path, runner=RunnerKind.CONTAINER, image=image, embed_image=embed)
+    for name, packed in (("a", True), ("b", False)):
+        pack(bundle, tmp_path / name, image=packed, find_image=lambda _: (sif, ()))
+    unpacked = unpack_archive(tmp_path / "a", tmp_path, tmp_path / "u").path
+    place = next(one for one in files(unpacked) if one.endswith(".sif"))
+    assert place.startswith("data/bundle/containers/" if embed else "data/images/")
+    for content, levels in ((b"an image", (False,)), (b"another", (False, True))):
+        (unpacked / place).write_bytes(content)
+        assert {frozenset(found(unpacked, fast=fast)) for fast in levels} == {
+            frozenset({("altered", place)})
+        }
+    without = unpack_archive(tmp_path / "b", tmp_path, tmp_path / "v").path
+    assert found(without) == set()
+    (without / place).parent.mkdir(exist_ok=True)
+    shutil.copy(sif, without / place)
+    assert found(without) == (set() if embed else {("unexpected", place)})
 
 
 def test_links_pipes_and_strange_names_are_found(unpacked):
