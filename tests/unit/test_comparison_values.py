@@ -303,6 +303,89 @@ def test_complex_numbers_as_hdf5_has_them():
     assert compare_arrays("x", of(1.0), of(1.1), LOOSE).verdict is DIFFERENT
 
 
+NAN, INF = math.nan, math.inf
+
+
+def parts(real, imag):
+    array = np.zeros(1, [("r", "<f8"), ("i", "<f8")])
+    array["r"], array["i"] = real, imag
+    return array
+
+
+@pytest.mark.parametrize("of", [lambda r, i: np.array([complex(r, i)]), parts])
+@pytest.mark.parametrize(
+    ("one", "other", "verdict"),
+    [
+        ((NAN, 1), (NAN, 1), IDENTICAL),
+        ((NAN, NAN), (NAN, NAN), IDENTICAL),
+        ((NAN, 1), (NAN, 2), DIFFERENT),
+        ((NAN, 1), (1, NAN), DIFFERENT),
+        ((NAN, 1), (NAN, NAN), DIFFERENT),
+        ((1, INF), (2, INF), DIFFERENT),
+        ((1, INF), (1, INF), IDENTICAL),
+        ((INF, 1), (-INF, 1), DIFFERENT),
+    ],
+)
+def test_both_parts_of_a_complex_number_count_where_one_is_not_finite(of, one, other, verdict):
+    part = compare_arrays("x", of(*one), of(*other), LOOSE)
+    assert part.verdict is verdict
+    assert "relative" not in part.detail
+    numbers = [{"a": complex(*each)} for each in (one, other)]
+    assert compare_documents(*numbers, LOOSE).verdict is verdict
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "verdict"),
+    [
+        ((1.0, 2), (1.0, 2), IDENTICAL),
+        ((NAN, 2), (NAN, 2), IDENTICAL),
+        ((NAN, 2), (NAN, 3), DIFFERENT),
+        ((NAN, 2), (1.0, 2), DIFFERENT),
+    ],
+)
+def test_fields_of_a_compound_type_have_to_be_the_same(one, other, verdict):
+    kind = [("a", float), ("b", int), ("c", float, 3)]
+    arrays = [np.array([(*each, (1.0, NAN, 3.0))] * 2, kind) for each in (one, other)]
+    assert compare_arrays("x", *arrays, LOOSE).verdict is verdict
+
+
+def test_times_that_are_none_are_the_same():
+    one = np.array(["NaT", "2026-01-01"], "M8[D]")
+    assert compare_arrays("x", one, one.copy(), LOOSE).verdict is IDENTICAL
+    assert compare_arrays("x", one, one[::-1], LOOSE).verdict is DIFFERENT
+
+
+def test_whole_numbers_that_no_float_tells_apart_differ_by_what_they_differ():
+    one = np.array([2**63 + 1], np.uint64)
+    part = compare_arrays("x", one, one + np.uint64(1), LOOSE)
+    assert (part.verdict, part.absolute.value) == (DIFFERENT, 1)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "rtol", "verdict"),
+    [
+        (np.complex64, np.complex128, None, DIFFERENT),
+        (np.complex64, np.complex128, 1e-6, EQUIVALENT),
+        (np.float64, np.complex128, 1e-6, IDENTICAL),
+    ],
+)
+def test_numbers_of_another_precision_are_compared_by_value_and_the_type_is_told(
+    one, other, rtol, verdict
+):
+    part = compare_arrays("x", np.full(3, 1.1, one), np.full(3, 1.1, other), Tolerances(rtol))
+    assert part.verdict is verdict
+    told = f"types {np.dtype(one)} and {np.dtype(other)}"
+    assert (told in part.detail) is (verdict is not IDENTICAL)
+
+
+@pytest.mark.parametrize("shape", [(0,), (3, 0), (0, 4)])
+def test_arrays_without_elements_are_the_same_if_their_shapes_are(shape):
+    one = np.zeros(shape)
+    part = compare_arrays("x", one, np.ones(shape), LOOSE)
+    assert (part.verdict, part.total) == (IDENTICAL, 0)
+    assert compare_arrays("x", one, np.zeros((1, *shape)), LOOSE).verdict is DIFFERENT
+
+
 # --- files by their format -----------------------------------------------------------------------
 
 
@@ -349,6 +432,82 @@ def test_hdf5_by_datasets_and_attributes(tmp_path):
     found = compared(tmp_path, "y.h5", h5([1.0], unit="Jy"), h5([1.0], unit="K"))
     assert found.verdict is DIFFERENT
     assert "'Jy' and 'K'" in found.parts[1].detail
+
+
+@pytest.mark.parametrize(
+    ("name", "one", "other"),
+    [
+        ("x.json", '{"a": 1, "a": 2}', '{"a": 3, "a": 2}'),
+        ("x.yaml", "a: 1\na: 2\n", "a: 3\na: 2\n"),
+        ("x.yaml", "b: {a: 1, a: 2}\n", "b: !T {a: 3, a: 2}\n"),
+    ],
+)
+def test_a_key_that_stands_twice_hides_nothing(tmp_path, name, one, other):
+    found = compared(tmp_path, name, one, other)
+    assert (found.verdict, found.method) == (DIFFERENT, "bytes")
+    assert "'a'" in found.notes[0]
+    assert "stands twice" in found.notes[0]
+
+
+def test_yaml_that_merges_a_mapping_is_read(tmp_path):
+    base = "a: &a {x: 1}\nb:\n  <<: *a\n  x: %s\n"
+    found = compared(tmp_path, "x.yaml", base % 2, base % " 2")
+    assert (found.verdict, found.method) == (EQUIVALENT, "YAML")
+
+
+@pytest.mark.parametrize(
+    ("name", "one", "other", "verdict"),
+    [
+        ("x.json", '{"a": NaN}', '{"a":  NaN}', EQUIVALENT),
+        ("x.json", '{"a": NaN}', '{"a": 1.0}', DIFFERENT),
+        ("x.json", '{"a": Infinity}', '{"a": -Infinity}', DIFFERENT),
+        ("x.json", f"[{10**30}]", f"[{10**30 + 1}]", DIFFERENT),
+        ("x.txt", "a 1\r\nb\r\n", "a 1\nb\n", EQUIVALENT),
+        ("x.csv", "a,b\r\n1,2\r\n", "a,b\n1,2\n", EQUIVALENT),
+        ("x.csv", 'a,"x\ny"\n', 'a,"xy"\n', DIFFERENT),
+        ("x.txt", "a\n", "a", EQUIVALENT),
+        ("x.txt", "a\nb\n", "b\na\n", DIFFERENT),
+        ("x.txt", "1\n2\n3\n", "1\n3\n", DIFFERENT),
+        ("x.txt", "a\n", "\0\1\2", DIFFERENT),
+    ],
+)
+def test_texts_and_documents(tmp_path, name, one, other, verdict):
+    paths = written(
+        tmp_path,
+        name,
+        lambda path: path.write_bytes(one.encode()),
+        lambda path: path.write_bytes(other.encode()),
+    )
+    assert compare_file(*map(output, paths), LOOSE).verdict is verdict
+
+
+def test_a_binary_file_of_a_texts_name_is_compared_by_its_bytes(tmp_path):
+    found = compared(tmp_path, "x.txt", "a\n", lambda path: path.write_bytes(b"\xff\x00"))
+    assert (found.verdict, found.method) == (DIFFERENT, "bytes")
+
+
+def damaged(data, seed):
+    """Return a file's bytes with some of them changed, or without its end."""
+    rng = np.random.default_rng(seed)
+    if seed % 4 == 0:
+        return data[: rng.integers(len(data))]
+    found = bytearray(data)
+    for place in rng.integers(len(data), size=20):
+        found[place] = int(rng.integers(256))
+    return bytes(found)
+
+
+@pytest.mark.parametrize("name", ["x.h5", "x.npz", "x.npy"])
+def test_no_damage_of_a_file_is_a_fault_of_the_comparison(tmp_path, name):
+    write = {"x.h5": h5(np.ones(50), unit="Jy"), "x.npz": npz(a=np.ones(3)),
+             "x.npy": lambda path: np.save(path, np.ones(9))}[name]  # fmt: skip
+    one, other = written(tmp_path, name, write, write)
+    data = one.read_bytes()
+    for seed in range(16):
+        other.write_bytes(damaged(data, seed))
+        for pair in ((one, other), (other, one)):
+            found = compare_file(*map(output, pair), LOOSE)
+            assert (found.verdict is IDENTICAL) is (other.read_bytes() == data)
 
 
 @pytest.mark.parametrize("name", ["x.npz", "x.npy", "x.h5", "x.json", "x.yaml"])

@@ -142,6 +142,74 @@ def test_each_part_is_named_when_it_differs(tmp_path, change, name):
     assert parts[name].detail
 
 
+def reordered(file):
+    """Write the baselines in another order, as another number of ranks could."""
+    for name in ("Data/visdata", "Data/flags", "Data/nsamples", "Header/uvw_array",
+                 "Header/time_array", "Header/ant_1_array", "Header/ant_2_array"):  # fmt: skip
+        file[name][()] = file[name][()][::-1]
+
+
+def test_another_order_of_the_baselines_is_another_file(tmp_path):
+    found, parts = compared(tmp_path, reordered)
+    assert found.verdict is Verdict.DIFFERENT
+    different = {name for name, part in parts.items() if part.verdict is Verdict.DIFFERENT}
+    assert "data" in different
+    assert any(name.startswith("baselines") for name in different)
+
+
+def not_a_number(file):
+    file["Data/visdata"][3, 1, 0] = complex(np.nan, 1)
+
+
+def test_a_visibility_that_is_no_number_is_found_and_is_the_same_as_itself(tmp_path):
+    found, parts = compared(tmp_path, not_a_number)
+    assert found.verdict is Verdict.DIFFERENT
+    assert parts["data"].absolute.index == (3, 1, 0)
+    assert parts["data"].absolute.value is None
+    one = make(tmp_path, "one", change=not_a_number)
+    other = make(tmp_path, "other", change=not_a_number, history="x")
+    again = compare_uvh5(one, other, Tolerances())
+    assert again.verdict is Verdict.EQUIVALENT
+
+    def other_part(file):
+        file["Data/visdata"][3, 1, 0] = complex(np.nan, 2)
+
+    third = make(tmp_path, "third", change=other_part)
+    assert compare_uvh5(one, third, Tolerances()).verdict is Verdict.DIFFERENT
+
+
+def test_visibilities_of_single_precision_are_told_to_be_so(tmp_path):
+    def single(file):
+        data = file["Data/visdata"][()].astype(np.complex64) * np.complex64(1 + 1e-7)
+        del file["Data/visdata"]
+        file["Data/visdata"] = data
+
+    found, parts = compared(tmp_path, single)
+    assert found.verdict is Verdict.DIFFERENT
+    assert "types complex128 and complex64" in parts["data"].detail
+    assert compared_again(tmp_path, rtol=1e-5).verdict is Verdict.EQUIVALENT
+
+
+def test_an_entry_more_differs_and_is_named(tmp_path):
+    found, parts = compared(tmp_path, lambda file: file.update({"Data/more": np.ones(3)}))
+    assert found.verdict is Verdict.DIFFERENT
+    assert parts["Data/more"].detail == "only the new run has it"
+
+
+def test_a_file_that_was_cut_short_or_written_over_is_no_fault(tmp_path):
+    one = make(tmp_path, "one")
+    data = one.file.read_bytes()
+    path = tmp_path / "bad.uvh5"
+    for place in range(0, len(data), len(data) // 8):
+        cut = data[:place]
+        over = data[:place] + b"\xff" * 16 + data[place + 16 :]
+        for content in (cut, over):
+            path.write_bytes(content)
+            bad = OutputFile("vis.uvh5", len(content), sha256_file(path), path)
+            for pair in ((one, bad), (bad, one)):
+                assert compare_uvh5(*pair, Tolerances()).verdict in Verdict
+
+
 def test_flags_have_to_be_the_same_whatever_the_tolerance(tmp_path):
     def flag(file):
         file["Data/flags"][3, 1, 0] = True

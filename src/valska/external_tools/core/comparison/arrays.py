@@ -41,7 +41,10 @@ def compare_arrays(name: str, reference: Any, new: Any, tolerances: Tolerances) 
     for first, key in _pieces(reference.shape):
         mine, theirs = _plain(reference[key]), _plain(new[key])
         _add_block(tally, mine, theirs, first, exact=kinds[0] != "number")
-    return tally.part(name)
+    told = tally.sentence()
+    if told and reference.dtype != new.dtype:
+        told += f"; types {reference.dtype} and {new.dtype}"
+    return tally.part(name, told)
 
 
 def largest(array: Any) -> float:
@@ -86,8 +89,35 @@ def _plain(block: Any) -> NDArray[Any]:
 
     array = np.asarray(block)
     if array.dtype.names == ("r", "i"):
-        return np.asarray(array["r"] + 1j * array["i"])
+        whole = np.empty(array.shape, np.result_type(array["r"], np.complex64))
+        whole.real, whole.imag = array["r"], array["i"]
+        return whole
     return array
+
+
+def _unequal(reference: NDArray[Any], new: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return where two arrays are not the same; NaN is the same as NaN, in each part of a number.
+
+    So is a time that is none (NaT), and both within the fields of a compound type.
+    """
+    import numpy as np
+
+    names = reference.dtype.names
+    if names and names == new.dtype.names:
+        fields = [_unequal(reference[name], new[name]) for name in names]
+        axes = reference.ndim
+        flat = [one.any(axis=tuple(range(axes, one.ndim))) for one in fields]
+        return np.asarray(np.any(flat, axis=0))
+    if "c" in (reference.dtype.kind, new.dtype.kind):
+        real = _unequal(reference.real, new.real)
+        return np.asarray(real | _unequal(reference.imag, new.imag))
+    unequal = np.asarray(reference != new)
+    both = {reference.dtype.kind, new.dtype.kind}
+    if both <= {"f"}:
+        unequal &= ~(np.isnan(reference) & np.isnan(new))
+    elif both in ({"M"}, {"m"}):
+        unequal &= ~(np.isnat(reference) & np.isnat(new))
+    return unequal
 
 
 def _add_block(
@@ -96,9 +126,7 @@ def _add_block(
     import numpy as np
 
     tally.total += reference.size
-    unequal = np.atleast_1d(np.asarray(reference != new))
-    if not exact:
-        unequal &= ~np.atleast_1d(np.isnan(reference) & np.isnan(new))
+    unequal = np.atleast_1d(_unequal(reference, new))
     if not unequal.any():
         return
     mine, theirs = np.atleast_1d(reference), np.atleast_1d(new)
@@ -108,7 +136,7 @@ def _add_block(
         return
     a, b = mine[unequal], theirs[unequal]
     if exact:
-        a, b = a.astype(np.float64), b.astype(np.float64)
+        a, b = a.astype(np.longdouble), b.astype(np.longdouble)
     with np.errstate(all="ignore"):
         differences, sizes = np.abs(b - a), np.abs(a)
         differences = np.where(np.isnan(differences), np.inf, differences)

@@ -10,7 +10,7 @@ from typing import Any
 
 from valska.external_tools.core.comparison.arrays import compare_arrays
 from valska.external_tools.core.comparison.tally import Tally, shown
-from valska.external_tools.core.comparison.values import UnreadableError
+from valska.external_tools.core.comparison.values import reading
 from valska.external_tools.core.comparison.verdict import Part, Tolerances, Verdict
 from valska.external_tools.core.errors import PrerequisiteError
 
@@ -35,11 +35,12 @@ def compare_fits(reference: Path, new: Path, tolerances: Tolerances) -> list[Par
         raise PrerequisiteError(
             "to read FITS takes a package that is not installed: astropy", "pip install astropy"
         ) from error
-    try:
-        with fits.open(reference, memmap=False) as mine, fits.open(new, memmap=False) as theirs:
-            return list(_units(mine, theirs, tolerances))
-    except (OSError, ValueError, TypeError, IndexError) as error:
-        raise UnreadableError(f"{reference.name} is not readable as FITS: {error}") from error
+    with (
+        reading(f"one of the two {reference.name} is not readable as FITS"),
+        fits.open(reference, memmap=False) as mine,
+        fits.open(new, memmap=False) as theirs,
+    ):
+        return list(_units(mine, theirs, tolerances))
 
 
 def _units(reference: Any, new: Any, tolerances: Tolerances) -> Iterator[Part]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from valska.external_tools.core.comparison.arrays import compare_arrays, word
 from valska.external_tools.core.comparison.tally import Tally
-from valska.external_tools.core.comparison.values import UnreadableError
+from valska.external_tools.core.comparison.values import reading
 from valska.external_tools.core.comparison.verdict import Part, Tolerances, Verdict
 from valska.external_tools.core.errors import PrerequisiteError
 
@@ -48,14 +48,14 @@ def opened(reference: Path, new: Path) -> Iterator[tuple[Any, Any]]:
     require_arrays()
     import h5py
 
-    place = reference
-    try:
-        with h5py.File(reference, "r") as mine:
-            place = new
-            with h5py.File(new, "r") as theirs:
-                yield mine, theirs
-    except OSError as error:
-        raise UnreadableError(f"{place.name} is not readable as HDF5: {error}") from error
+    with ExitStack() as stack:
+        files = []
+        for path in (reference, new):
+            with reading(f"{path.name} is not readable as HDF5"):
+                files.append(stack.enter_context(h5py.File(path, "r")))
+        mine, theirs = files
+        with reading("one of the two is not readable as HDF5"):
+            yield mine, theirs
 
 
 def compare_hdf5(reference: Path, new: Path, tolerances: Tolerances) -> list[Part]:
@@ -125,19 +125,15 @@ def compare_numpy(reference: Path, new: Path, tolerances: Tolerances) -> list[Pa
 
 
 def _numpy_members(path: Path) -> dict[str, Any]:
-    from zipfile import BadZipFile
-
     require_arrays()
     import numpy as np
 
-    try:
-        found = np.load(path, allow_pickle=False)
+    with reading(f"{path.name} is not readable as arrays"), path.open("rb") as file:
+        found = np.load(file, allow_pickle=False)
         if not isinstance(found, np.lib.npyio.NpzFile):
             return {"array": found}
         with found:
             return {name: found[name] for name in found.files}
-    except (OSError, ValueError, EOFError, KeyError, BadZipFile) as error:
-        raise UnreadableError(f"{path.name} is not readable as arrays: {error}") from error
 
 
 def _attributes(reference: Any, new: Any, tolerances: Tolerances) -> Iterator[Part]:

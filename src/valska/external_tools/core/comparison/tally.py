@@ -95,7 +95,7 @@ class Tally:
         if self.absolute is None:
             return
         told = _told_of("largest difference", self.absolute)
-        if self.relative is None:
+        if self.relative is None or self.relative.value is None:
             yield told
         elif self.relative.index == self.absolute.index:
             yield f"{told} (relative: {_size(self.relative)})"
@@ -146,6 +146,10 @@ def _sizes(reference: complex, new: complex) -> tuple[float, float]:
 def _same(reference: Any, new: Any) -> bool:
     if reference == new:
         return isinstance(reference, bool) == isinstance(new, bool)
+    if isinstance(reference, complex) or isinstance(new, complex):
+        if not (_is_number(reference) and _is_number(new)):
+            return False
+        return _same(reference.real, new.real) and _same(reference.imag, new.imag)
     return bool(reference != reference and new != new)
 
 

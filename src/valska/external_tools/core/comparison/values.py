@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +17,33 @@ from valska.external_tools.core.comparison.verdict import Part, Tolerances
 from valska.external_tools.core.errors import ValskaError
 
 _MOST_VALUES = 10_000_000
+_MERGE = "tag:yaml.org,2002:merge"
 
 
 class UnreadableError(ValskaError):
     """A file is not of the format that its name says."""
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Have all that goes wrong in a library, which reads a file, told as one kind of error.
+
+    Parameters
+    ----------
+    what
+        What could not be done, for the message.
+
+    Raises
+    ------
+    UnreadableError
+        For any error but valska's own: of damaged files libraries raise many kinds.
+    """
+    try:
+        yield
+    except ValskaError:
+        raise
+    except Exception as error:
+        raise UnreadableError(f"{what}: {error or type(error).__name__}") from error
 
 
 def compare_json(reference: Path, new: Path, tolerances: Tolerances) -> Part:
@@ -171,7 +197,7 @@ def _compare_rows(
 
 def _table(path: Path) -> list[list[str]]:
     try:
-        return list(csv.reader(_text(path).splitlines()))
+        return list(csv.reader(io.StringIO(_text(path), newline="")))
     except csv.Error as error:
         raise UnreadableError(f"{path.name} is not a table: {error}") from error
 
@@ -197,9 +223,21 @@ def _float(word: str) -> float | str:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(_text(path), parse_float=_float)
+        return json.loads(_text(path), parse_float=_float, object_pairs_hook=_mapping)
     except (ValueError, RecursionError) as error:
         raise UnreadableError(f"{path.name} is not JSON: {error}") from error
+
+
+def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    _refuse_twice(key for key, _ in pairs)
+    return dict(pairs)
+
+
+def _refuse_twice(keys: Iterable[Hashable]) -> None:
+    """Refuse a key that stands twice: only one of its values would be compared."""
+    twice = [key for key, number in Counter(keys).items() if number > 1]
+    if twice:
+        raise ValueError(f"the key {twice[0]!r} stands twice")
 
 
 def _text(path: Path) -> str:
@@ -216,6 +254,12 @@ def _tagged_loader() -> type[Any]:
 
     class Loader(yaml.SafeLoader):
         """Reads any tag as a mapping from the tag to what it stands before."""
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Any:
+            """Return a mapping; a key that stands twice is refused, one that is merged is not."""
+            own = [key for key, _ in node.value if key.tag != _MERGE]
+            _refuse_twice((key.tag, key.value) for key in own if isinstance(key, yaml.ScalarNode))
+            return super().construct_mapping(node, deep=deep)
 
     def tagged(loader: Any, suffix: str, node: yaml.Node) -> Any:
         if isinstance(node, yaml.MappingNode):
