@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -137,12 +137,11 @@ def _reproduce_archive(path: Path, place: running.Reproduction, given: Given) ->
 def _rehearse_archive(path: Path, place: running.Reproduction, given: Given) -> None:
     from valska.external_tools.core.reproduction.rehearsal import without_unpacking
 
-    with (
-        Transfer("Verifying") as transfer,
-        without_unpacking(path, place.reference, transfer.reach) as located,
-    ):
-        given = replace(given, archive=None if located.whole else path)
-        _reproduce(located, place, given)
+    with ExitStack() as stack:
+        with Transfer("Verifying") as transfer:
+            opened = without_unpacking(path, place.reference, transfer.reach)
+            located = stack.enter_context(opened)
+        _reproduce(located, place, replace(given, archive=None if located.whole else path))
 
 
 def _reproduce(located: Located | LocatedSweep, place: running.Reproduction, given: Given) -> None:

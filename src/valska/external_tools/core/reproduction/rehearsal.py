@@ -12,7 +12,7 @@ from pathlib import Path
 from valska.external_tools.core.archive import places
 from valska.external_tools.core.archive.reading import MOST_DOCUMENT_BYTES
 from valska.external_tools.core.archive.unpacking import unpack_some
-from valska.external_tools.core.errors import PrerequisiteError
+from valska.external_tools.core.errors import PrerequisiteError, ValskaError
 from valska.external_tools.core.reproduction.images import ELSEWHERE, find_image, places_elsewhere
 from valska.external_tools.core.reproduction.reference import Located, LocatedSweep, locate
 from valska.external_tools.core.reproduction.replay import request_again
@@ -52,7 +52,12 @@ def without_unpacking(
         return
     with tempfile.TemporaryDirectory(prefix="valska-") as folder:
         top = unpack_some(archive, Path(folder), _tells, progress=progress)
-        yield replace(locate(top, unpacked), whole=False)
+        try:
+            yield replace(locate(top, unpacked), whole=False)
+        except ValskaError as error:
+            # Where parts of it lie for as long as this lasts is of use to nobody.
+            error.message = error.message.replace(str(top / places.BUNDLE), str(archive))
+            raise
 
 
 def _tells(name: str, size: int) -> bool:
