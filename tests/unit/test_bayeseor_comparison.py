@@ -110,6 +110,33 @@ def test_a_difference_that_is_no_evidence_is_none_however_small_the_errors(runs)
     assert "less than 0.01" in part.detail
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "verdict", "told"),
+    [
+        ((-10.0, 0.0), (-11.0, 0.0), Verdict.DIFFERENT, "differ by 1: inf standard errors"),
+        ((-10.0, 0.0), (-10.001, 0.0), Verdict.EQUIVALENT, "no difference"),
+        ((-10.0, 0.0), (-10.2, 0.1), Verdict.EQUIVALENT, "2.0 standard errors"),
+        ((-10.0, float("nan")), (-10.0, 0.1), Verdict.DIFFERENT, "no finite number"),
+        ((float("nan"), 0.1), (-10.0, 0.1), Verdict.DIFFERENT, "no finite number"),
+        ((-10.0, float("inf")), (-50.0, 0.1), Verdict.DIFFERENT, "no finite number"),
+        ((-10.0, 0.1), (float("inf"), 0.1), Verdict.DIFFERENT, "no finite number"),
+    ],
+)
+def test_errors_that_are_none_or_no_number(runs, one, other, verdict, told):
+    evidence(runs, [one, other], [one, other])
+    stats = compared(runs)[STATS]
+    assert stats.verdict is verdict
+    assert told in " ".join([*stats.notes, *(part.detail for part in stats.parts)])
+
+
+def test_an_estimate_that_only_one_run_has_is_no_agreement(runs):
+    text = (runs[1] / STATS).read_text()
+    (runs[1] / STATS).write_text("".join(x for x in text.splitlines(True) if "Importance" not in x))
+    stats = compared(runs)[STATS]
+    assert stats.verdict is Verdict.DIFFERENT
+    assert "has no evidence of the kind 'ins'" in stats.notes[0]
+
+
 def test_a_resumed_run_does_not_count_what_resuming_spoils(runs):
     evidence(runs, [(-10.0, 0.1), (-10.0, 0.1)], [(-10.0, 0.1), (-5.0, 0.1)])
     assert compared(runs)[STATS].verdict is Verdict.DIFFERENT
