@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from handmade import eventually
 
-from valska.external_tools.core.errors import SubmissionError, UsageError
+from valska.external_tools.core.errors import SubmissionError, UsageError, ValskaError
 from valska.external_tools.core.identity import ProcessIdentity, process_start
 from valska.external_tools.core.local import Local, supervisor
 from valska.external_tools.core.local.job import Index, LocalJob, Progress, Queue
@@ -525,13 +525,19 @@ def test_a_state_file_holds_all_that_was_written(tmp_path: Path) -> None:
     assert read.supervisor is None
 
 
-def test_a_state_file_of_thirty_thousand_tasks_is_small_and_quick(tmp_path: Path) -> None:
+def test_a_state_file_of_thirty_thousand_tasks_is_small(tmp_path: Path) -> None:
     path = tmp_path / "local.json"
     queue = queue_of(10_000)
-    start = time.process_time()
     write_queue(path, queue)
     assert read_queue(path) == queue
-    assert time.process_time() - start < 2.0
     assert path.stat().st_size < 100_000
     assert path.read_bytes().count(b"\n") == 1
     assert json.loads(path.read_text())["schema_version"] == "2.0"
+
+
+@pytest.mark.parametrize("jobs", ["x", ["x"], [["x"]], [{}], [{"ended": []}], 5])
+def test_what_is_no_queue_is_told_so(tmp_path: Path, jobs: object) -> None:
+    path = tmp_path / "q"
+    path.write_text(json.dumps({"token": "x", "supervisor": None, "jobs": jobs}))
+    with pytest.raises(ValskaError, match="not a state file"):
+        read_queue(path)

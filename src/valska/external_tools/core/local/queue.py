@@ -107,7 +107,7 @@ def decode_job(data: Mapping[str, Any], supervisor: ProcessIdentity | None = Non
     KeyError, TypeError, ValueError
         If a field is missing or of a wrong type.
     """
-    fields = {key: value for key, value in data.items() if key not in ("running", "ended")}
+    fields = {key: data[key] for key in data if key not in ("running", "ended")}
     progress: dict[Index, Progress] = {}
     for indices, state, *rest in data["ended"]:
         one = Progress(JobState(state), None, *rest)
