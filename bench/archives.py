@@ -49,7 +49,7 @@ def archives(scratch: Path, pairs: int) -> Iterator[Figure]:
         yield from _packing(place, kind, outputs, bundle, min(pairs, most))
         yield from _verifying(place, kind, min(pairs, most))
         yield from _verifying_bundle(place, kind, bundle, min(pairs, most))
-        yield from keepers.compared(place, kind, outputs, bundle)
+        yield from keepers.compared(place, kind, outputs, bundle, min(pairs, most))
     few = scratch / "few"
     outputs = _outputs(few, FEW_FILES, SMALL_BYTES)
     yield from keepers.datalad(few, f"{FEW_FILES:,} files of 4 KiB", outputs, _bundle(few, outputs))

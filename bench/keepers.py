@@ -1,4 +1,4 @@
-"""Other tools that keep and check data, measured beside valska; each once, for they are slow."""
+"""Other tools that keep and check data, measured beside valska; those that are slow once."""
 
 from __future__ import annotations
 
@@ -7,24 +7,39 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.measuring import ENVIRONMENT, PROGRAMS, VALSKA, Figure, Used, timed
+from bench.measuring import (
+    ENVIRONMENT,
+    PROGRAMS,
+    VALSKA,
+    Figure,
+    Measured,
+    Used,
+    figure,
+    ratio,
+    run_pairs,
+    timed,
+)
 from bench.peers import beside, peers
 
 
-def compared(place: Path, kind: str, outputs: Path, bundle: Path) -> Iterator[Figure]:
+def compared(place: Path, kind: str, outputs: Path, bundle: Path, pairs: int) -> Iterator[Figure]:
     """Compare with bagit-python at verifying, and with rocrate at packing."""
     verifying = f"valska verify BUNDLE / bagit.py --validate --processes 2, {kind}"
     packing = f"valska archive / rocrate's zip, {kind}"
     programs = peers()
     if programs is None:
-        yield from (Figure(name, None, "x", 1.0) for name in (verifying, packing))
+        yield from _unmeasured(verifying, packing)
         return
     bag = place / "bag"
     shutil.copytree(outputs, bag)
     python = programs / "python"
     bagit = [programs / "bagit.py", "--quiet", "--processes", 2]
     timed([*bagit, "--sha256", bag])
-    yield beside(verifying, [_verify(bundle)], [timed([*bagit, "--validate", bag])])
+
+    def pair(number: int) -> Measured:
+        return timed([*bagit, "--validate", bag]), _verify(bundle)
+
+    yield figure(verifying, run_pairs(pair, pairs), ratio, limit=1.0)
     shutil.rmtree(bag)
     zipped = place / "crate.zip"
     theirs = timed([python, PROGRAMS / "rocrate_zip.py", outputs, zipped])
@@ -38,7 +53,7 @@ def datalad(place: Path, kind: str, outputs: Path, bundle: Path) -> Iterator[Fig
     verifying = f"valska verify BUNDLE / git annex fsck, {kind}"
     programs = peers()
     if programs is None:
-        yield from (Figure(name, None, "x", 1.0) for name in (packing, verifying))
+        yield from _unmeasured(packing, verifying)
         return
     env = _identity(place, programs)
     data = place / "dataset"
@@ -51,6 +66,10 @@ def datalad(place: Path, kind: str, outputs: Path, bundle: Path) -> Iterator[Fig
     yield beside(packing, [_archive(place, bundle)], [_sum(saved, exported)])
     yield beside(verifying, [_verify(bundle)], [checked])
     timed(["chmod", "-R", "u+w", data])
+
+
+def _unmeasured(*names: str) -> Iterator[Figure]:
+    yield from (Figure(name, None, "x", 1.0) for name in names)
 
 
 def _identity(place: Path, programs: Path) -> dict[str, str]:
