@@ -32,8 +32,9 @@ from valska.external_tools.core.comparison.verdict import (
     worst,
 )
 from valska.external_tools.core.errors import PrerequisiteError
+from valska.external_tools.pyuvsim.uvfits_comparison import compare_uvfits
 
-_SUFFIX = ".uvh5"
+_SUFFIX, _UVFITS = ".uvh5", ".uvfits"
 _HISTORY = "Header/history"
 _KEYWORDS = "Header/extra_keywords/"
 _DATA, _TIMES = "Data/visdata", "Header/time_array"
@@ -60,11 +61,13 @@ _VERSION = re.compile(r"(\S+) version:? v?(\d[\w.+-]*?)(?=\.?(?:\s|$))")
 def compare_outputs(
     reference: RunFiles, new: RunFiles, tolerances: Tolerances
 ) -> Iterator[OutputComparison]:
-    """Compare the UVH5 files of two runs; see `Compares`."""
+    """Compare the UVH5 and UVFITS files of two runs; see `Compares`."""
     for path, mine in reference.files.items():
         theirs = new.files.get(path)
         if theirs is not None and path.endswith(_SUFFIX):
             yield compare_uvh5(mine, theirs, tolerances)
+        elif theirs is not None and path.endswith(_UVFITS):
+            yield compare_uvfits(mine, theirs, tolerances)
 
 
 def compare_uvh5(

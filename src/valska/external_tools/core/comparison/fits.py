@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,24 @@ from valska.external_tools.core.comparison.values import reading
 from valska.external_tools.core.comparison.verdict import Part, Tolerances, Verdict
 from valska.external_tools.core.errors import PrerequisiteError
 
+Primary = Callable[[Any, Any, Tolerances], Iterator[Part]]
+
 _FEW = 5
 _HISTORY = ("HISTORY", "COMMENT", "DATE", "CHECKSUM", "DATASUM", "")
 """Cards that say how and when a file was written, not what is in it."""
 
 
-def compare_fits(reference: Path, new: Path, tolerances: Tolerances) -> list[Part]:
+def compare_fits(
+    reference: Path, new: Path, tolerances: Tolerances, primary: Primary | None = None
+) -> list[Part]:
     """Compare two FITS files; history, comments, check sums and the date of writing do not count.
+
+    Parameters
+    ----------
+    reference, new, tolerances
+        The files, and what numbers in them may differ by.
+    primary
+        Compares the first unit of both, where its arrays mean something; else as any other.
 
     Raises
     ------
@@ -40,26 +51,38 @@ def compare_fits(reference: Path, new: Path, tolerances: Tolerances) -> list[Par
         fits.open(reference, memmap=False) as mine,
         fits.open(new, memmap=False) as theirs,
     ):
-        return list(_units(mine, theirs, tolerances))
+        return list(_units(mine, theirs, tolerances, primary))
 
 
-def _units(reference: Any, new: Any, tolerances: Tolerances) -> Iterator[Part]:
+def _units(
+    reference: Any, new: Any, tolerances: Tolerances, primary: Primary | None
+) -> Iterator[Part]:
     if len(reference) != len(new):
         detail = f"{len(reference)} and {len(new)} parts"
         yield Part(name="file", verdict=Verdict.DIFFERENT, detail=detail, differing=1)
     for number, (mine, theirs) in enumerate(zip(reference, new, strict=False)):
         name = mine.name or str(number)
-        yield _header(name, mine.header, theirs.header, tolerances)
+        if number == 0 and primary is not None:
+            yield from primary(mine, theirs, tolerances)
+        else:
+            yield compare_cards(f"{name} header", cards_of(mine), cards_of(theirs), tolerances)
+            yield from compare_data(name, mine.data, theirs.data, tolerances)
         yield from _history(name, mine.header, theirs.header)
-        yield from _data(name, mine.data, theirs.data, tolerances)
 
 
-def _header(name: str, reference: Any, new: Any, tolerances: Tolerances) -> Part:
+def cards_of(unit: Any) -> dict[str, Any]:
+    """Return what the header of a unit says, but for how and when it was written."""
+    return {key: value for key, value in unit.header.items() if key not in _HISTORY}
+
+
+def compare_cards(
+    name: str, reference: Mapping[str, Any], new: Mapping[str, Any], tolerances: Tolerances
+) -> Part:
+    """Compare what two headers say."""
     tally = Tally(tolerances)
-    cards = [{k: v for k, v in one.items() if k not in _HISTORY} for one in (reference, new)]
-    for key in dict.fromkeys((*cards[0], *cards[1])):
-        tally.add(cards[0].get(key, "missing"), cards[1].get(key, "missing"), (key,))
-    return tally.part(f"{name} header")
+    for key in dict.fromkeys((*reference, *new)):
+        tally.add(reference.get(key, "missing"), new.get(key, "missing"), (key,))
+    return tally.part(name)
 
 
 def _history(name: str, reference: Any, new: Any) -> Iterator[Part]:
@@ -84,7 +107,8 @@ def _told(key: str, reference: Any, new: Any) -> str:
     return f"{key}: {', '.join(words)}"
 
 
-def _data(name: str, reference: Any, new: Any, tolerances: Tolerances) -> Iterator[Part]:
+def compare_data(name: str, reference: Any, new: Any, tolerances: Tolerances) -> Iterator[Part]:
+    """Compare the arrays of two units, tables column by column."""
     if reference is None or new is None:
         if reference is not None or new is not None:
             yield Part(name=f"{name} data", verdict=Verdict.DIFFERENT, detail="one has none")
