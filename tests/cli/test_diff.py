@@ -254,6 +254,17 @@ def test_an_edited_configuration_of_a_sweeps_point_is_found(user):
     assert "config/lines.yaml (altered)" in point.stderr
 
 
+@pytest.mark.parametrize("name", ["", "manifest.json"])
+def test_a_point_of_which_the_files_are_gone_is_told(user, name):
+    one = sweep(user, "one")
+    gone = copied(one, "other") / "points/run_true" / name
+    shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+    result = user.run("diff", one, "other")
+    assert result.exit_code == 5
+    assert result.stderr.startswith("other is not as it was sealed: points/run_true: ")
+    assert "run_true: manifest.json  is there  -" in result.stdout
+
+
 @pytest.mark.parametrize("name", ["inputs/data.txt", "common.json", "SHA256SUMS"])
 def test_what_points_share_is_looked_at_in_a_sweep_and_in_a_point(user, name):
     one = sweep(user, "one")

@@ -128,6 +128,10 @@ def _of_point(
 ) -> Iterator[Difference]:
     """Yield how the configurations of a point differ; what its common part is, is told already."""
     units = a.sweep.point(one.label), b.sweep.point(other.label)
+    there = ["is there" if unit.manifest.is_file() else None for unit in units]
+    if None in there:
+        yield Difference(Kind.POINT, units[0].manifest.name, there[0], there[1], science=True)
+        return
     files = [load_json(unit.manifest)["files"] for unit in units]
     digests = [{file["path"]: file["sha256"] for file in each} for each in files]
     if digests[0] == digests[1] and _same_bytes(units, digests[0]):
