@@ -106,21 +106,23 @@ def walk(
         If something cannot be read.
     """
     try:
-        yield from _below(root, place, "", wanted)
+        yield from _below(root, place, root, "", wanted)
     except OSError as error:
         raise ArchiveError(
             f"cannot read {error.filename}: {error.strerror}", "Check its permissions."
         ) from error
 
 
-def _below(root: str, place: str, prefix: str, wanted: Callable[[str], bool]) -> Iterator[Member]:
-    with os.scandir(f"{root}/{prefix}") as found:
+def _below(
+    root: str, place: str, folder: str, prefix: str, wanted: Callable[[str], bool]
+) -> Iterator[Member]:
+    with os.scandir(folder) as found:
         entries = sorted(found, key=_key)
     for entry in entries:
-        path = prefix + entry.name
+        path = prefix + _text(entry.name)
         if not wanted(path):
             continue
-        if UNUSABLE.search(entry.name):
+        if UNUSABLE.search(path):
             raise NotPackableError(
                 f"{path!r} is not usable as a name in an archive: it has control characters, or "
                 "is not UTF-8",
@@ -134,12 +136,17 @@ def _below(root: str, place: str, prefix: str, wanted: Callable[[str], bool]) ->
                 "Move it up.",
             )
         if entry.is_symlink():
-            yield _link(root, name, path)
+            yield _link(root, name, entry.path)
         elif entry.is_dir(follow_symlinks=False):
             yield directory(name)
-            yield from _below(root, place, f"{path}/", wanted)
+            yield from _below(root, place, entry.path, f"{path}/", wanted)
         else:
             yield _file(name, entry.path, entry.stat(follow_symlinks=False))
+
+
+def _text(name: str) -> str:
+    """Return a name of the file system as it is in UTF-8, whatever the locale takes it for."""
+    return name if name.isascii() else os.fsencode(name).decode("utf-8", "surrogateescape")
 
 
 def _key(entry: os.DirEntry[str]) -> bytes:
@@ -158,12 +165,14 @@ def _file(name: str, path: str, status: os.stat_result) -> Member:
 
 def _link(root: str, name: str, path: str) -> Member:
     """Return a link that stays where it is packed and leads to a file."""
-    target = os.fspath(Path(root, path).readlink())
-    whole = os.path.normpath(os.path.join(os.path.dirname(path), target))  # noqa: PTH118, PTH120
+    target = os.readlink(path)  # noqa: PTH115 - there may be many
+    place = os.path.dirname(os.path.relpath(path, root))  # noqa: PTH120
+    whole = os.path.normpath(os.path.join(place, target))  # noqa: PTH118
     inside = not target.startswith("/") and not whole.startswith("..")
-    if not inside or UNUSABLE.search(target) or not os.path.isfile(f"{root}/{path}"):  # noqa: PTH113
+    text = _text(target)
+    if not inside or UNUSABLE.search(text) or not os.path.isfile(path):  # noqa: PTH113
         raise NotPackableError(
-            f"{root}/{path} is a symbolic link to {target!r}, which is not a file below {root}",
+            f"{path} is a symbolic link to {target!r}, which is not a file below {root}",
             "Only a link to a file beside it can be packed; replace it by what it means.",
         )
-    return Member(name, Kind.LINK, mode=LINK_MODE, link=target)
+    return Member(name, Kind.LINK, mode=LINK_MODE, link=text)

@@ -249,7 +249,7 @@ class _Writer:
             self._make(name.rpartition("/")[0])
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             mode = 0o777 if header.mode & _ANY_X else 0o666
-            self._descriptor = os.open(f"{self._root}/{name}", flags, mode)
+            self._descriptor = os.open(self._place(name), flags, mode)
 
     def data(self, view: memoryview) -> None:
         """Write some bytes of a file."""
@@ -274,10 +274,13 @@ class _Writer:
             descriptor, self._descriptor = self._descriptor, -1
             os.close(descriptor)
 
+    def _place(self, name: str) -> str:
+        return f"{self._root}/{_named(name)}"
+
     def _make(self, name: str) -> None:
         if name not in self._made:
             self._make(name.rpartition("/")[0])
-            os.mkdir(f"{self._root}/{name}")  # noqa: PTH102
+            os.mkdir(self._place(name))  # noqa: PTH102
             self._made.add(name)
 
     def link(self, contents: Contents) -> None:
@@ -286,7 +289,12 @@ class _Writer:
             if entry.kind is Kind.LINK and contents.file(name) is not None:
                 self._make(name.rpartition("/")[0])
                 if target_of(name, entry.link) in contents.entries:
-                    os.symlink(entry.link, f"{self._root}/{name}")  # noqa: PTH211
+                    os.symlink(_named(entry.link), self._place(name))  # noqa: PTH211
+
+
+def _named(name: str) -> str:
+    """Return for the file system what has this name in UTF-8, whatever the locale."""
+    return os.fsdecode(name.encode())
 
 
 def _refuse_taken(path: Path) -> None:
