@@ -4,6 +4,7 @@ import os
 import signal
 
 import pytest
+from hypothesis import settings
 
 ODD_NAME = 'it\'s a "place", ünlike: others'
 
@@ -15,7 +16,12 @@ def pytest_addoption(parser):
 
 
 def pytest_configure():
-    """Undo what a shell in the background does: a signal ignored here is ignored in every child."""
+    """Let no example fail for being slow: the machine may be busy.
+
+    And undo what a shell in the background does: a signal ignored here is ignored in every child.
+    """
+    settings.register_profile("valska", deadline=None)
+    settings.load_profile("valska")
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 

@@ -1,6 +1,7 @@
 """A second, small Slurm beside the tests' own, with limits so low that a sweep meets them."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -11,10 +12,10 @@ from pathlib import Path
 
 CONFIGURATION = """\
 ClusterName={name}
-SlurmctldHost={host}(127.0.0.1)
+SlurmctldHost={host}({address})
 SlurmctldPort={ports[0]}
 SlurmUser=slurm
-CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
+{listening}
 AuthType=auth/munge
 StateSaveLocation={path}/state
 SlurmdSpoolDir={path}/spool
@@ -33,10 +34,10 @@ KillWait=5
 MessageTimeout=30
 SchedulerParameters=batch_sched_delay=0,sched_interval=2,sched_min_interval=0,bf_interval=2
 AccountingStorageType=accounting_storage/slurmdbd
-AccountingStorageHost=127.0.0.1
+AccountingStorageHost={accounts}
 AccountingStorageEnforce=associations,limits
 SlurmdParameters=config_overrides
-NodeName=s1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=8 RealMemory=8000
+NodeName=s1 NodeHostname={host} NodeAddr={address} Port={ports[1]} CPUs=8 RealMemory=8000
 PartitionName=debug Nodes=s1 Default=YES DefaultTime=01:00:00 MaxTime=INFINITE State=UP
 {limits}
 """
@@ -71,6 +72,7 @@ class SmallSlurm:
         text = CONFIGURATION.format(
             name=self.name,
             host=host,
+            **_places(),
             path=self.path,
             ports=_free_ports(2),
             limits="\n".join(f"{key}={value}" for key, value in limits.items()),
@@ -93,7 +95,21 @@ class SmallSlurm:
         """Let a user have so many jobs in the queue; -1 for any number."""
         of = ("where", f"user={user}", f"cluster={self.name}", "account=lab")
         self.accounts("modify", "user", *of, "set", f"MaxSubmitJobs={jobs}")
-        time.sleep(1)
+        end = time.monotonic() + 60
+        while self._limits(user) != {"" if jobs < 0 else str(jobs)}:
+            assert time.monotonic() < end, f"the controller has {self._limits(user)}, not {jobs}"
+            time.sleep(0.1)
+
+    def _limits(self, user):
+        """Return the limits of submitted jobs that the controller has for a user."""
+        shown = self.ask("scontrol", "show", "assoc_mgr", "flags=assoc", f"users={user}")
+        found, name = set(), ""
+        for line in shown:
+            if match := re.search(r"UserName=([^(\s]*)", line):
+                name = match[1]
+            if name == user:
+                found.update(re.findall(r"MaxSubmitJobs=(\d*)", line))
+        return found
 
     def launch(self, *argv):
         """Start a daemon, which detaches itself."""
@@ -132,6 +148,26 @@ class SmallSlurm:
             capture_output=True,
             check=False,
         )
+
+
+def _places():
+    """Return where the tests' own Slurm listens and keeps its accounts, as this one does.
+
+    Whoever keeps the accounts tells changes to where the controller's calls come from, which is
+    127.0.0.1 whatever loopback address the machine's name stands for.
+    """
+    shown = subprocess.run(
+        ["scontrol", "show", "config"], capture_output=True, text=True, check=True
+    ).stdout
+    said = dict(re.findall(r"^(\S+) *= (.+)$", shown, re.MULTILINE))
+    host, _, address = said["SlurmctldHost[0]"].rstrip(")").partition("(")
+    listening = said.get("CommunicationParameters", "")
+    own = "NoInAddrAny" in listening.split(",")
+    return {
+        "address": address or host,
+        "listening": f"CommunicationParameters={listening}" if own else "",
+        "accounts": said["AccountingStorageHost"],
+    }
 
 
 def _end(process):

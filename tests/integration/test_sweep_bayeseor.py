@@ -106,9 +106,9 @@ def arrays_of(sweep):
 
 KILLED, CANCELLED, LATE, BROKEN = "8.9", "9.0", "9.1", "9.2"
 KNOBS = {
-    KILLED: {"seconds": {"signal_fit": 300}},
-    CANCELLED: {"seconds": {"no_signal": 300}},
-    LATE: {"seconds": {"signal_fit": 150}},
+    KILLED: {"seconds": {"signal_fit": 150}},
+    CANCELLED: {"seconds": {"no_signal": 150}},
+    LATE: {"seconds": {"signal_fit": 300}},
     BROKEN: {"exit": {"matrices": 3}},
 }
 WIDTHS = [*KNOBS, "9.3", "9.4"]
@@ -124,7 +124,8 @@ def struck(slurm, user, contract_image):
     shutil.copy(contract_image, user.work / "contract.sif")
     user.write("mock.uvh5", "{}")
     source = ("bayeseor", "--template", "tiny_cpu", "--cpu", "--data", "mock.uvh5")
-    options = ("--image", "contract.sif", "--slurm", "time=1", "-o", "widths")
+    # Slurm may signal up to a minute early: of a limit of one minute nothing might be left.
+    options = ("--image", "contract.sif", "--slurm", "time=2", "-o", "widths")
     user.valska("sweep", *source, *options, "--values", "fwhm_deg=" + ",".join(WIDTHS))
     sweep = user.work / "widths"
     for width, knobs in KNOBS.items():

@@ -1,6 +1,7 @@
 """Matrices of another run: which are taken, and why others are not."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,15 @@ from valska.external_tools.core.templates import get_template_path
 from valska.external_tools.core.tool import RunSpec, default_directives, read_file
 
 PROGRAM = Path(__file__).parents[1] / "data" / "contract" / "run-analysis.py"
+
+
+@pytest.fixture
+def scripts(scripts, tmp_path_factory):
+    """Job scripts that find a `python`, which Debian itself does not have."""
+    programs = tmp_path_factory.mktemp("programs")
+    (programs / "python").symlink_to(sys.executable)
+    scripts.environment["PATH"] = f"{programs}:{scripts.environment['PATH']}"
+    return scripts
 
 
 @pytest.fixture

@@ -282,8 +282,7 @@ def test_the_same_parts_give_the_same_kit_which_tar_reads(tmp_path, store):
     assert one == two
     assert kits[0].sha256 == load(kits[0].path, store).sha256
     with tarfile.open(kits[0].path) as tar:
-        tar.extractall(tmp_path / "out", filter="data")
-    assert (tmp_path / "out" / input_file()[1]).read_bytes() == b"data"
+        assert tar.extractfile(input_file()[1]).read() == b"data"
 
 
 def test_what_does_not_have_its_digest_is_not_packed(tmp_path, store):
