@@ -287,6 +287,16 @@ def test_a_sweeps_manifest_that_contradicts_a_point_is_told(user):
     assert result.exit_code == 5
 
 
+@pytest.mark.parametrize("files", [["local"], [{"x": 1}], {}])
+def test_a_points_manifest_that_is_none_is_told(user, files):
+    one = sweep(user, "one")
+    place = next((copied(one, "two") / "points").iterdir()) / "manifest.json"
+    place.write_text(json.dumps({**json.loads(place.read_text()), "files": files}))
+    result = user.run("diff", one, "two")
+    assert result.exit_code == 5
+    assert f"the manifest of points/{place.parent.name} is not valid" in result.stderr
+
+
 def test_what_is_too_large_to_be_read_is_named(user, monkeypatch):
     one = user.bundle(output="one")
     edited(one / "inputs/data.txt")

@@ -282,6 +282,20 @@ def test_a_change_that_no_value_shows_is_still_told(ran):
     assert intent(one, other) == {("parameter", "run.yaml: line 1"): ("x: 1", "x:  1", True)}
 
 
+def test_a_configuration_of_very_many_values_is_told_by_lines(ran):
+    """YAML's aliases let some hundred bytes stand for more values than there is memory for."""
+    lines = ["a0: &a0 [0, 0, 0, 0, 0, 0, 0, 0, 0]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 14)]
+
+    def config(last):
+        return {"tool": {"configs": {"run.yaml": "\n".join([*lines, last]).encode()}}}
+
+    one, other = (ran(name, run=False, **config(f"last: {name}")) for name in "ab")
+    assert intent(one, other) == {
+        ("parameter", "run.yaml: line 15"): ("last: a", "last: b", True),
+    }
+
+
 def test_inputs_commands_and_directives(ran, tmp_path):
     other_data = tmp_path / "other"
     other_data.mkdir()

@@ -28,6 +28,7 @@ from valska.external_tools.core.utils import load_json
 
 _PARSED = (".yaml", ".yml", ".json")
 _FEW_LINES, _MANY_LINES = 20, 10_000
+_MOST_LEAVES = 100_000
 
 
 class Kind(StrEnum):
@@ -151,10 +152,19 @@ def _in_config(name: str, a: Path, b: Path) -> Iterator[Difference]:
 
 
 def _in_documents(name: str, a: Any, b: Any) -> Iterator[Difference]:
-    if compare_documents(a, b, Tolerances(0.0)).verdict is Verdict.IDENTICAL:
-        return
-    leaves = [{_dotted(name, place): repr(leaf) for place, leaf in flatten(doc)} for doc in (a, b)]
-    yield from _pairs(Kind.PARAMETER, *leaves)
+    leaves = [_leaves(name, document) for document in (a, b)]
+    if compare_documents(a, b, Tolerances(0.0)).verdict is not Verdict.IDENTICAL:
+        yield from _pairs(Kind.PARAMETER, *leaves)
+
+
+def _leaves(name: str, document: Any) -> dict[str, str]:
+    """Return the values of a document by their places; YAML's aliases can stand for any number."""
+    found: dict[str, str] = {}
+    for place, leaf in flatten(document):
+        if len(found) == _MOST_LEAVES:
+            raise UnreadableError(f"{name} has more than {_MOST_LEAVES} values")
+        found[_dotted(name, place)] = repr(leaf)
+    return found
 
 
 def _dotted(name: str, place: Iterable[int | str]) -> str:

@@ -10,9 +10,8 @@ from valska.external_tools.core.comparison.intent import Difference, Kind, Side,
 from valska.external_tools.core.comparison.sweeps import SweepSide
 from valska.external_tools.core.manifest import read_manifest
 from valska.external_tools.core.run_directory import Bundle
-from valska.external_tools.core.sweep.document import PointEntry
+from valska.external_tools.core.sweep.document import PointEntry, read_unit_document
 from valska.external_tools.core.sweep.planning.points import Point, content_key, described
-from valska.external_tools.core.utils import load_json
 
 _PERTURBED = " times 1 +"
 
@@ -132,8 +131,8 @@ def _of_point(
     if None in there:
         yield Difference(Kind.POINT, units[0].manifest.name, there[0], there[1], science=True)
         return
-    files = [load_json(unit.manifest)["files"] for unit in units]
-    digests = [{file["path"]: file["sha256"] for file in each} for each in files]
+    said = read_unit_document(a.sweep, one.place), read_unit_document(b.sweep, other.place)
+    digests = [{file["path"]: file["sha256"] for file in each["files"]} for each in said]
     if digests[0] == digests[1] and _same_bytes(units, digests[0]):
         return
     sides = [Side(unit, read_manifest(unit)) for unit in units]

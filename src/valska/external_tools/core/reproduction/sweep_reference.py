@@ -10,7 +10,7 @@ from typing import Any
 from valska.external_tools.core.comparison.runs import software_of
 from valska.external_tools.core.comparison.sweeps import SweepSide
 from valska.external_tools.core.errors import PrerequisiteError, UsageError, VerificationError
-from valska.external_tools.core.manifest import POINT_SCHEMA, Manifest, Science
+from valska.external_tools.core.manifest import Manifest, Science
 from valska.external_tools.core.reproduction.reference import (
     LocatedSweep,
     not_as_made,
@@ -19,7 +19,6 @@ from valska.external_tools.core.reproduction.reference import (
     unless_left_out,
 )
 from valska.external_tools.core.reproduction.replay import Parent
-from valska.external_tools.core.schema import SchemaError, validate
 from valska.external_tools.core.seal import (
     Finding,
     check_file,
@@ -29,9 +28,14 @@ from valska.external_tools.core.seal import (
 )
 from valska.external_tools.core.sweep.dispatch.intact import altered_units
 from valska.external_tools.core.sweep.dispatch.slices import Work, choose_labels
-from valska.external_tools.core.sweep.document import PointEntry, SharedEntry, SweepManifest
+from valska.external_tools.core.sweep.document import (
+    PointEntry,
+    SharedEntry,
+    SweepManifest,
+    read_unit_document,
+)
 from valska.external_tools.core.sweep.layout import Sweep
-from valska.external_tools.core.utils import load_json, sha256_file
+from valska.external_tools.core.utils import sha256_file
 
 _SHOWN = 20
 """So many units that are not as they were made are named."""
@@ -143,11 +147,7 @@ def read_unit_manifest(sweep: Sweep, entry: Entry) -> dict[str, Any]:
     VerificationError
         If it is not valid, or the sweep's manifest says otherwise of it.
     """
-    data = load_json(sweep.unit(entry.place).manifest)
-    try:
-        validate(data, POINT_SCHEMA, f"the manifest of {entry.place}")
-    except SchemaError as error:
-        raise VerificationError(error.message, "Take the sweep from its origin.") from error
+    data = read_unit_document(sweep, entry.place)
     names = ("label", "bundle_id", "stage", "values", "perturbations", "shared")
     wrong = [
         name for name in names if hasattr(entry, name) and data.get(name) != getattr(entry, name)

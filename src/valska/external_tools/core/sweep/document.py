@@ -8,8 +8,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import valska
-from valska.external_tools.core.errors import UsageError, ValskaError
-from valska.external_tools.core.manifest import Manifest, ManifestError, common_manifest
+from valska.external_tools.core.errors import UsageError, ValskaError, VerificationError
+from valska.external_tools.core.manifest import (
+    POINT_SCHEMA,
+    Manifest,
+    ManifestError,
+    common_manifest,
+)
 from valska.external_tools.core.schema import SchemaError, validate
 from valska.external_tools.core.suggest import did_you_mean
 from valska.external_tools.core.sweep.layout import Sweep
@@ -234,6 +239,24 @@ _PLAIN = (
     "instance",
     "common_seal",
 )
+
+
+def read_unit_document(sweep: Sweep, place: str) -> dict[str, Any]:
+    """Return what the own manifest of a point, or of shared work, holds.
+
+    Raises
+    ------
+    VerificationError
+        If it is not valid.
+    ValskaError
+        If it cannot be read.
+    """
+    data = load_json(sweep.unit(place).manifest)
+    try:
+        validate(data, POINT_SCHEMA, f"the manifest of {place}")
+    except SchemaError as error:
+        raise VerificationError(error.message, "Take the sweep from its origin.") from error
+    return data
 
 
 def _point_entry(data: Mapping[str, Any]) -> PointEntry:
