@@ -77,10 +77,13 @@ def test_entries_are_sorted_and_normalised(bundle, tmp_path):
 def test_what_belongs_to_this_machine_alone_is_not_packed(bundle, tmp_path):
     (bundle.logs / "x.sif.receipt").write_text("0 0 0")
     (bundle.path / ".site.env.0123456789ab.tmp").write_text("")
+    (bundle.path / "config/.nfs0123").write_text("")
     bundle.submit_lock.mkdir()
     pack(bundle, tmp_path / "a.tar.zst")
     names = {name.rpartition("/")[2] for name in entries(tmp_path / "a.tar.zst")}
-    assert not names & {"x.sif.receipt", ".site.env.0123456789ab.tmp", ".submit.lock"}
+    assert not names & {
+        *("x.sif.receipt", ".site.env.0123456789ab.tmp", ".nfs0123", ".submit.lock")
+    }
     site = entries(tmp_path / "a.tar.zst")["r1/data/bundle/site.env"][1].decode()
     assert str(tmp_path) not in site
 

@@ -3,7 +3,9 @@
 import json
 import os
 import random
+import re
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from toy import bundle as toy_bundle
 from toy import stage
 
 from valska.external_tools.core.archive import directory as reading
+from valska.external_tools.core.archive import selection
 from valska.external_tools.core.archive.errors import ArchiveError
 from valska.external_tools.core.archive.people import Author, Description
 from valska.external_tools.core.archive.places import is_unpacked, unpacked_around
@@ -267,6 +270,43 @@ def test_jobs_json_is_that_of_a_submission_there(tmp_path):
     assert found(unpacked) == set()
     jobs.unlink()
     assert ("missing", JOBS) in found(unpacked)
+
+
+def test_jobs_json_that_is_none_is_found(tmp_path):
+    bundle = finished(tmp_path)
+    bundle.jobs.write_text(json.dumps({"run_dir": str(bundle.path)}))
+    pack(bundle, tmp_path / "a.tar.zst")
+    unpacked = unpack_archive(tmp_path / "a.tar.zst", tmp_path, tmp_path / "u").path
+    jobs = unpacked / JOBS
+    for text in ("[" * 100_000, "[]", "\0"):
+        jobs.write_text(text)
+        assert ("altered", JOBS) in found(unpacked), text[:9]
+    jobs.unlink()
+    os.mkfifo(jobs)
+    before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it waits for the pipe"))
+    signal.alarm(10)
+    try:
+        assert ("altered", JOBS) in found(unpacked)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_what_comes_and_goes_is_passed_over_unless_it_was_packed(unpacked, monkeypatch, tmp_path):
+    bundle = bundle_in(unpacked).path
+    for name in ("outputs/.nfs00ab", ".jobs.json.0123456789ab.tmp"):
+        (bundle / name).write_text("x")
+    (bundle / ".submit.lock").mkdir()
+    (bundle / ".submit.lock/owner.json").touch()
+    assert found(unpacked) == set()
+    monkeypatch.setattr(selection, "_PASSED_OVER", re.compile("nothing"))
+    (bundle / ".jobs.json.0123456789ab.tmp").unlink()
+    shutil.rmtree(bundle / ".submit.lock")
+    pack(Bundle(bundle), tmp_path / "b.tar.zst")
+    again = unpack_archive(tmp_path / "b.tar.zst", tmp_path, tmp_path / "b").path
+    assert found(again) == set()
+    (again / "data/bundle/outputs/.nfs00ab").write_text("y")
+    assert ("altered", "data/bundle/outputs/.nfs00ab") in found(again)
 
 
 def test_outputs_that_were_not_packed_are_judged_once_they_are_made(tmp_path):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from valska.external_tools.core.archive import places
+from valska.external_tools.core.archive import bag, places
 from valska.external_tools.core.archive.contents import Contents, Entry
 from valska.external_tools.core.archive.entries import DEEPEST, UNUSABLE
 from valska.external_tools.core.archive.reading import MOST_DOCUMENT_BYTES, MOST_DOCUMENTS_BYTES
@@ -74,6 +74,7 @@ def read_directory(
     for name, entry in _walk(os.fspath(path), found):
         found.contents.entries[name] = entry
     _read_documents(path, found)
+    _pass_over(found)
     left = [
         name
         for name, entry in found.contents.entries.items()
@@ -93,8 +94,6 @@ def _walk(root: str, found: OnDisk) -> Iterator[tuple[str, Entry]]:
         folder = folders.pop()
         for entry in _listed(root, folder, found):
             name = f"{folder}/{entry.name}".removeprefix("/")
-            if _PASSING.fullmatch(name):
-                continue
             if UNUSABLE.search(entry.name) or name.count("/") + 2 > DEEPEST:
                 detail = "no archive has such a name"
                 found.findings.append(Finding(FindingKind.UNEXPECTED, repr(name)[1:-1], detail))
@@ -103,9 +102,22 @@ def _walk(root: str, found: OnDisk) -> Iterator[tuple[str, Entry]]:
                 made = _entry(entry)
             except FileNotFoundError:
                 continue
-            if made.kind is Kind.DIRECTORY:
+            if made.kind is Kind.DIRECTORY and not _PASSING.fullmatch(name):
                 folders.append(name)
             yield name, made
+
+
+def _pass_over(found: OnDisk) -> None:
+    """Leave out what comes and goes, but for what was packed."""
+    passing = {name for name in found.contents.entries if _PASSING.fullmatch(name)}
+    if not passing:
+        return
+    try:
+        listed = bag.parse_manifest(found.contents.documents[places.MANIFEST])
+    except (KeyError, bag.BagError):
+        listed = {}
+    for name in passing - listed.keys():
+        del found.contents.entries[name]
 
 
 def _listed(root: str, folder: str, found: OnDisk) -> list[os.DirEntry[str]]:

@@ -34,7 +34,7 @@ from valska.external_tools.core.sweep.document import read_common, read_sweep_ma
 from valska.external_tools.core.sweep.layout import Sweep
 
 _PASSED_OVER = re.compile(
-    r"\.submit\.lock|\.nfs.*|logs/[^/]+\.receipt|(?:.*/)?\.[^/]+\.[0-9a-f]{12}\.tmp"
+    r"\.submit\.lock|(?:.*/)?\.nfs[^/]*|logs/[^/]+\.receipt|(?:.*/)?\.[^/]+\.[0-9a-f]{12}\.tmp"
 )
 _MESSAGES = re.compile(r"logs/local-[0-9a-f]+\.err")
 """What went wrong in running jobs here: gone at the end if that is nothing."""

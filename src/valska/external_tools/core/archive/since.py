@@ -19,6 +19,8 @@ from valska.external_tools.core.archive import bag, places
 from valska.external_tools.core.archive.contents import Contents, in_bundle, units_of
 from valska.external_tools.core.archive.directory import OnDisk
 from valska.external_tools.core.archive.document import LeftOut, parse_json
+from valska.external_tools.core.archive.reading import MOST_DOCUMENT_BYTES
+from valska.external_tools.core.archive.tar import Kind
 from valska.external_tools.core.errors import VerificationError
 
 _SITE_ENV, _JOBS = in_bundle("site.env"), in_bundle("jobs.json")
@@ -165,11 +167,14 @@ class _Since:
             return True
         if _JOBS not in self.listed:
             return True
-        try:
-            jobs = json.loads((self._root / _JOBS).read_bytes())
-            there = jobs.get("run_dir", jobs.get("sweep"))
-        except (OSError, ValueError, AttributeError):
+        entry = self.contents.entries.get(_JOBS)
+        if entry is None or entry.kind is not Kind.FILE or entry.size > MOST_DOCUMENT_BYTES:
             return False
+        try:
+            jobs = parse_json((self._root / _JOBS).read_bytes())
+        except (OSError, VerificationError):
+            return False
+        there = jobs.get("run_dir", jobs.get("sweep"))
         here = self._root.absolute() / places.BUNDLE
         return there in (os.path.normpath(here), os.path.realpath(here))
 
