@@ -37,8 +37,8 @@ def compared(tmp_path):
         fits.HDUList([first]).writeto(path, overwrite=True)
         return OutputFile("vis.uvfits", path.stat().st_size, sha256_file(path), path)
 
-    def run(change, **tolerances):
-        files = write("one", lambda *_: None), write("other", change)
+    def run(change, base=lambda *_: None, **tolerances):
+        files = write("one", base), write("other", change)
         runs = [RunFiles(tmp_path, {}, {"vis.uvfits": one}) for one in files]
         (found,) = TOOL.compare(*runs, Tolerances(**tolerances))
         assert found.method == "UVFITS"
@@ -108,3 +108,17 @@ def test_a_relative_tolerance_holds_for_visibilities_and_not_for_times(compared)
     assert compared(change, rtol=1e-3)[0].verdict is Verdict.EQUIVALENT
     assert compared(shift("DATE", SECOND), rtol=1e-3)[0].verdict is Verdict.DIFFERENT
     assert compared(shift("DATE", SECOND), atol=1e-3)[0].verdict is Verdict.EQUIVALENT
+
+
+@pytest.mark.parametrize("imaginary", [np.nan, np.inf])
+def test_an_imaginary_part_that_is_no_number_does_not_hide_the_real_one(compared, imaginary):
+    def change(real):
+        def both(parts, columns, cards):
+            parts[..., 1] = imaginary
+            parts[0, ..., 0] = real
+
+        return both
+
+    found, parts = compared(change(5.0), base=change(1.0))
+    assert found.verdict is Verdict.DIFFERENT
+    assert parts["data"].differing == 2
