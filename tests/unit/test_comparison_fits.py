@@ -19,7 +19,9 @@ def make(tmp_path):
     """Write a file of random groups, as UVFITS has them, and a table."""
     fits = pytest.importorskip("astropy.io.fits")
 
-    def write(name, *, data=1.0, history="made", telescope="MWA", frequency=1e8, position=0.0):
+    def write(
+        name, *, data=1.0, history="made", telescope="MWA", frequency=1e8, position=0.0, twice="a"
+    ):
         visibilities = np.full((4, 1, 1, 1, 2, 1, 3), data, np.float32)
         parameters = [np.arange(4.0), np.arange(4.0), np.zeros(4)]
         groups = fits.GroupData(
@@ -29,6 +31,7 @@ def make(tmp_path):
         first.header["TELESCOP"] = telescope
         first.header["CRVAL4"] = frequency
         first.header["HISTORY"] = history
+        first.header.extend([("TWICE", twice), ("TWICE", "the last")])
         first.header["DATE"] = f"2026-01-0{len(history) % 9 + 1}"
         column = fits.Column("STABXYZ", "3D", array=np.full((2, 3), position))
         table = fits.BinTableHDU.from_columns([column], name="AIPS AN")
@@ -75,6 +78,12 @@ def test_a_word_of_the_header_counts_and_tolerances_hold(make):
     )
     near = make("c", data=1.0001)
     assert compare_file(one, near, Tolerances(1e-3)).verdict is Verdict.EQUIVALENT
+
+
+def test_a_card_that_stands_twice_hides_nothing(make):
+    found = compare_file(make("a"), make("b", twice="b"), Tolerances())
+    assert found.verdict is Verdict.DIFFERENT
+    assert "'a' and 'b' at [TWICE]" in parts_of(found)["PRIMARY header"].detail
 
 
 def test_what_is_no_fits_is_compared_by_its_bytes(make, tmp_path):

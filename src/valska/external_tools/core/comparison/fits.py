@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -71,8 +72,17 @@ def _units(
 
 
 def cards_of(unit: Any) -> dict[str, Any]:
-    """Return what the header of a unit says, but for how and when it was written."""
-    return {key: value for key, value in unit.header.items() if key not in _HISTORY}
+    """Return what the header of a unit says, but for how and when it was written.
+
+    A card of a name that stands there already has a number beside it.
+    """
+    found: dict[str, Any] = {}
+    counts: Counter[str] = Counter()
+    for key, value in unit.header.items():
+        if key not in _HISTORY:
+            counts[key] += 1
+            found[key if counts[key] == 1 else f"{key} ({counts[key]})"] = value
+    return found
 
 
 def compare_cards(
