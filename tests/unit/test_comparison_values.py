@@ -435,6 +435,93 @@ def test_hdf5_by_datasets_and_attributes(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("value", "verdict"), [(1.0, IDENTICAL), (1 + 1e-12, EQUIVALENT), (2.0, DIFFERENT)]
+)
+def test_numbers_in_attributes_are_compared_as_those_of_arrays(tmp_path, value, verdict):
+    one, other = h5([1.0], fill=[np.nan, 1.0]), h5([1.0 + 1e-12], fill=[np.nan, value])
+    found = compared(tmp_path, "x.h5", one, other)
+    assert [part.verdict for part in found.parts] == [EQUIVALENT, verdict]
+
+
+def more(change):
+    """Write a file with two arrays, and what `change` adds to it."""
+
+    def write(path):
+        with h5py.File(path, "w") as file:
+            file["x"], file["y"] = [1.0, 2.0], [1.0, 2.0]
+            change(file)
+
+    return write
+
+
+def scale(name, note):
+    def change(file):
+        file[name].make_scale("time")
+        file["z"] = np.zeros((2, 2))
+        for dimension in file["z"].dims:
+            dimension.attach_scale(file[name])
+        file.attrs["note"] = note
+
+    return change
+
+
+def refer(name):
+    return lambda file: file.attrs.update(to=file[name].ref)
+
+
+def put(value):
+    return lambda file: file.update({"more": value()})
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "told"),
+    [
+        (lambda file: None, lambda file: file.create_group("more"), "is there"),
+        (lambda file: None, lambda file: file.update(more=file["x"]), "is there"),
+        (put(lambda: h5py.SoftLink("/x")), put(lambda: h5py.SoftLink("/y")), "/y"),
+        (
+            put(lambda: h5py.ExternalLink("a.h5", "/x")),
+            put(lambda: h5py.ExternalLink("b.h5", "/x")),
+            "b.h5",
+        ),
+        (refer("x"), refer("y"), "'reference to /x' and 'reference to /y'"),
+    ],
+)
+def test_names_that_lead_elsewhere_in_hdf5_differ(tmp_path, one, other, told):
+    found = compared(tmp_path, "x.h5", more(one), more(other))
+    assert found.verdict is DIFFERENT
+    assert any(told in part.detail for part in found.parts)
+
+
+def test_references_that_lead_to_the_same_are_the_same(tmp_path):
+    found = compared(tmp_path, "x.h5", more(scale("x", 1.0)), more(scale("x", 1 + 1e-12)))
+    assert found.verdict is EQUIVALENT
+
+
+@pytest.mark.parametrize(
+    ("rows", "verdict"),
+    [
+        ([[1.0, np.nan], [3.0]], EQUIVALENT),
+        ([[1.0, np.nan], [4.0]], DIFFERENT),
+        ([[1.0, np.nan], [3.0, 4.0]], DIFFERENT),
+    ],
+)
+def test_arrays_of_any_length_in_hdf5(tmp_path, rows, verdict):
+    def ragged(rows, note):
+        def change(file):
+            made = file.create_dataset("rows", (2,), h5py.vlen_dtype("f8"))
+            for number, row in enumerate(rows):
+                made[number] = row
+            file.attrs["note"] = note
+
+        return more(change)
+
+    one, other = ragged([[1.0, np.nan], [3.0]], 1.0), ragged(rows, 1 + 1e-12)
+    found = compared(tmp_path, "x.h5", one, other)
+    assert (found.verdict, found.method) == (verdict, "HDF5")
+
+
+@pytest.mark.parametrize(
     ("name", "one", "other"),
     [
         ("x.json", '{"a": 1, "a": 2}', '{"a": 3, "a": 2}'),

@@ -108,6 +108,9 @@ def _unequal(reference: NDArray[Any], new: NDArray[Any]) -> NDArray[np.bool_]:
         axes = reference.ndim
         flat = [one.any(axis=tuple(range(axes, one.ndim))) for one in fields]
         return np.asarray(np.any(flat, axis=0))
+    if "O" in (reference.dtype.kind, new.dtype.kind):
+        pairs = zip(reference.flat, new.flat, strict=True)
+        return np.array([_differ(a, b) for a, b in pairs], bool).reshape(reference.shape)
     if "c" in (reference.dtype.kind, new.dtype.kind):
         real = _unequal(reference.real, new.real)
         return np.asarray(real | _unequal(reference.imag, new.imag))
@@ -118,6 +121,14 @@ def _unequal(reference: NDArray[Any], new: NDArray[Any]) -> NDArray[np.bool_]:
     elif both in ({"M"}, {"m"}):
         unequal &= ~(np.isnat(reference) & np.isnat(new))
     return unequal
+
+
+def _differ(reference: Any, new: Any) -> bool:
+    """Return whether two objects are not the same: words, or arrays of any length."""
+    shapes = {getattr(one, "shape", ()) for one in (reference, new)}
+    if shapes == {()}:
+        return bool(reference != new)
+    return len(shapes) > 1 or bool(_unequal(reference, new).any())
 
 
 def _add_block(
@@ -193,5 +204,5 @@ def _index(place: tuple[int, ...], first: int | None) -> tuple[int, ...]:
 
 def word(value: Any) -> Any:
     """Return what an array of words, flags or fields holds at one place."""
-    plain = value.item() if hasattr(value, "item") else value
+    plain = value.tolist() if hasattr(value, "tolist") else value
     return plain.decode(errors="replace") if isinstance(plain, bytes) else plain

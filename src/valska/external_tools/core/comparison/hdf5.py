@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from valska.external_tools.core.comparison.arrays import compare_arrays, word
-from valska.external_tools.core.comparison.tally import Tally
-from valska.external_tools.core.comparison.values import reading
+from valska.external_tools.core.comparison.values import compare_documents, reading
 from valska.external_tools.core.comparison.verdict import Part, Tolerances, Verdict
 from valska.external_tools.core.errors import PrerequisiteError
 
@@ -68,7 +67,7 @@ def compare_hdf5(reference: Path, new: Path, tolerances: Tolerances) -> list[Par
     """
     with opened(reference, new) as (mine, theirs):
         parts = list(compare_members(datasets(mine), datasets(theirs), tolerances))
-        return [*parts, *_attributes(mine, theirs, tolerances)]
+        return [*parts, *_names(mine, theirs, tolerances), *_attributes(mine, theirs, tolerances)]
 
 
 def datasets(file: Any) -> dict[str, Any]:
@@ -136,21 +135,38 @@ def _numpy_members(path: Path) -> dict[str, Any]:
             return {name: found[name] for name in found.files}
 
 
+def _names(reference: Any, new: Any, tolerances: Tolerances) -> Iterator[Part]:
+    """Yield what differs of groups, of further names of arrays, and of where links lead."""
+    part = compare_documents(_names_of(reference), _names_of(new), tolerances, "groups and links")
+    if part.verdict is not Verdict.IDENTICAL:
+        yield part
+
+
+def _names_of(file: Any) -> dict[str, str]:
+    known, found = datasets(file), {}
+
+    def see(name: str, link: Any) -> None:
+        if name not in known:
+            leads = (getattr(link, key, "") for key in ("filename", "path"))
+            found[name] = " ".join((type(link).__name__, *leads))
+
+    file.visititems_links(see)
+    return found
+
+
 def _attributes(reference: Any, new: Any, tolerances: Tolerances) -> Iterator[Part]:
-    tally = Tally(tolerances)
-    mine, theirs = (dict(_attributes_of(file)) for file in (reference, new))
-    for key in dict.fromkeys((*mine, *theirs)):
-        tally.add(mine.get(key, "missing"), theirs.get(key, "missing"), key)
-    if tally.total:
-        yield tally.part("attributes")
+    mine, theirs = (_attributes_of(file) for file in (reference, new))
+    if mine or theirs:
+        yield compare_documents(mine, theirs, tolerances, "attributes")
 
 
-def _attributes_of(file: Any) -> Iterator[tuple[tuple[str, str], Any]]:
+def _attributes_of(file: Any) -> dict[str, dict[str, Any]]:
     items = {"/": file}
     file.visititems(lambda name, item: items.update({name: item}))
-    for name, item in items.items():
-        for key in item.attrs:
-            yield (name, key), _attribute(item, key)
+    every = {
+        name: {key: _attribute(item, key) for key in item.attrs} for name, item in items.items()
+    }
+    return {name: found for name, found in every.items() if found}
 
 
 def _attribute(item: Any, key: str) -> Any:
@@ -158,5 +174,19 @@ def _attribute(item: Any, key: str) -> Any:
         value = item.attrs[key]
     except (OSError, TypeError) as error:
         return f"not readable: {error}"
-    plain = word(value) if getattr(value, "shape", ()) == () else value.tolist()
-    return plain if isinstance(plain, int | float | complex | str | list) else repr(plain)
+    return _plain(value, item.file)
+
+
+def _plain(value: Any, file: Any) -> Any:
+    """Return a value as numbers, words and lists; of a reference the name that it leads to."""
+    import h5py
+    import numpy as np
+
+    if isinstance(value, h5py.Reference):
+        return f"reference to {file[value].name}" if value else "reference to nothing"
+    if isinstance(value, np.void) and value.dtype.names:
+        return [_plain(one, file) for one in value.tolist()]
+    if isinstance(value, np.ndarray):
+        return [_plain(one, file) for one in value] if value.ndim else _plain(value[()], file)
+    plain = word(value)
+    return plain if isinstance(plain, int | float | complex | str) else repr(plain)
