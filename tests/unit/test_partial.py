@@ -88,6 +88,9 @@ def test_what_is_not_certain_stays(killed, tmp_path):
     half = tmp_path / ".it.0123456789ae.tmp"
     half.mkdir()
     (half / OWNER).write_text('{"host": ')
+    deep = tmp_path / ".it.0123456789ba.tmp"
+    deep.mkdir()
+    (deep / OWNER).write_text("[" * 4000)
     pipe = tmp_path / ".it.0123456789af.tmp"
     pipe.mkdir()
     os.mkfifo(pipe / OWNER)
@@ -112,6 +115,23 @@ def test_links_in_what_was_left_are_not_followed(killed, tmp_path):
     (killed / "link").symlink_to(mine)
     clear_abandoned(tmp_path)
     assert list(tmp_path.rglob("*")) == [mine, mine / "file"]
+
+
+@pytest.mark.parametrize("is_link", [True, False])
+def test_what_somebody_else_put_in_its_place_stays(tmp_path, is_link):
+    """Who may write beside it can rename it."""
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "file").write_text("x")
+    with workshop(tmp_path / "it") as place:
+        (place / "half").write_text("x")
+        place.rename(tmp_path / "moved")
+        if is_link:
+            place.symlink_to(mine)
+        else:
+            mine.rename(place)
+    assert (place / "file").exists()
+    assert list((tmp_path / "moved").iterdir()) == []
 
 
 def test_a_file_is_there_whole_or_not_at_all(tmp_path):

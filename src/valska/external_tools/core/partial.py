@@ -26,6 +26,7 @@ OWNER = "owner.json"
 
 _NAME = re.compile(r"\..+\.[0-9a-f]{12}\.tmp", re.DOTALL)
 _MOST_BYTES = 1 << 12
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 log = logging.getLogger(__name__)
 
@@ -50,11 +51,15 @@ def workshop(path: Path) -> Iterator[Path]:
     clear_abandoned(path.parent)
     place = path.with_name(f".{path.name}.{random_hex(6)}.tmp")
     place.mkdir(mode=0o700)
+    folder = os.open(place, _FOLDER)
     try:
-        with _claimed(place):
+        with _claimed(folder):
             yield place
     finally:
-        _remove(place)
+        _empty(folder)
+        os.close(folder)
+        with suppress(OSError):
+            place.rmdir()
 
 
 @contextmanager
@@ -110,17 +115,21 @@ def clear_abandoned(directory: Path) -> None:
         return
     for name in names:
         place = directory / name
-        with _abandoned(place) as owner:
-            if owner is not None:
-                log.warning("removing %s, which process %d left when it ended", place, owner.pid)
-                _remove(place)
+        with suppress(OSError):
+            folder = os.open(place, _FOLDER)
+            try:
+                is_empty = _empty_abandoned(folder, place)
+            finally:
+                os.close(folder)
+            if is_empty:
+                place.rmdir()
 
 
 @contextmanager
-def _claimed(place: Path) -> Iterator[None]:
+def _claimed(folder: int) -> Iterator[None]:
     """Write into a workshop whose it is, and hold the lock on that."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    descriptor = os.open(place / OWNER, flags, 0o600)
+    descriptor = os.open(OWNER, flags, 0o600, dir_fd=folder)
     try:
         # The lock comes first: who reads the name finds it locked.
         with suppress(OSError):
@@ -132,20 +141,18 @@ def _claimed(place: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-@contextmanager
-def _abandoned(place: Path) -> Iterator[ProcessIdentity | None]:
-    """Give who left a workshop and has ended, holding the lock; None if that is not certain."""
+def _empty_abandoned(folder: int, place: Path) -> bool:
+    """Empty a workshop while holding the lock, if it is certain that who made it has ended."""
+    if not _is_own(os.fstat(folder), stat.S_ISDIR):
+        return False
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(OWNER, flags, dir_fd=folder)
     try:
-        is_own_directory = _is_own(place.lstat(), stat.S_ISDIR)
-        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        descriptor = os.open(place / OWNER, flags) if is_own_directory else -1
-    except OSError:
-        descriptor = -1
-    if descriptor < 0:
-        yield None
-        return
-    try:
-        yield _owner_that_ended(descriptor)
+        owner = _owner_that_ended(descriptor)
+        if owner is not None:
+            log.warning("removing %s, which process %d left when it ended", place, owner.pid)
+            _empty(folder)
+        return owner is not None
     finally:
         os.close(descriptor)
 
@@ -156,7 +163,7 @@ def _owner_that_ended(descriptor: int) -> ProcessIdentity | None:
             return None
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         owner = read_identity(json.loads(os.read(descriptor, _MOST_BYTES)))
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return None
     return owner if owner.alive() is False else None
 
@@ -165,20 +172,21 @@ def _is_own(found: os.stat_result, is_kind: Callable[[int], bool]) -> bool:
     return is_kind(found.st_mode) and found.st_uid == os.geteuid()
 
 
-def _remove(place: Path) -> None:
-    """Remove a workshop; the name of its maker goes last, so that it can be told until then."""
+def _empty(folder: int) -> None:
+    """Empty a workshop; the name of its maker goes last, so that it can be told until then.
+
+    It is told by a descriptor: its path can be another directory's by now, or a link.
+    """
     with suppress(OSError):
-        for name in os.listdir(place):  # noqa: PTH208 - names alone
+        for name in os.listdir(folder):
             if name != OWNER:
-                _remove_one(place / name)
-        if os.listdir(place) == [OWNER]:  # noqa: PTH208
-            (place / OWNER).unlink()
-        place.rmdir()
+                _remove_one(name, folder)
+        if os.listdir(folder) == [OWNER]:
+            os.unlink(OWNER, dir_fd=folder)
 
 
-def _remove_one(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
-            path.unlink()
+def _remove_one(name: str, folder: int) -> None:
+    try:
+        os.unlink(name, dir_fd=folder)
+    except OSError:
+        shutil.rmtree(name, ignore_errors=True, dir_fd=folder)
