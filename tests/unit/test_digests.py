@@ -105,3 +105,21 @@ def test_a_few_files_start_no_thread(files, monkeypatch):
     monkeypatch.setattr(threading.Thread, "start", start)
     paths, wanted = files
     assert list(digests.digest_files([*map(str, paths[:3])])) == wanted[:3]
+
+
+def test_two_large_files_are_digested_at_the_same_time(tmp_path, monkeypatch):
+    paths = [tmp_path / name for name in "ab"]
+    for path in paths:
+        path.touch()
+        os.truncate(path, 9 << 20)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1})
+    both = threading.Barrier(2, timeout=20)
+    real = digests.digest_file
+
+    def digest(path):
+        both.wait()
+        return real(path)
+
+    monkeypatch.setattr(digests, "digest_file", digest)
+    wanted = hashlib.sha256(bytes(9 << 20)).hexdigest()
+    assert list(digests.digest_files([*map(str, paths)])) == [wanted, wanted]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from valska.external_tools.core.utils import sha256_file
@@ -17,7 +18,8 @@ Only where no other thread runs: a process is not safely forked beside one.
 """
 
 _FEW = 4
-"""Fewer files are not worth threads: there are very many runs with a few outputs each."""
+_SMALL_BYTES = 1 << 24
+"""Fewer and smaller files are not worth threads: very many runs have a few small outputs each."""
 _MOST_PROCESSES = 8
 _DIES_WITH_PARENT = 1
 """``PR_SET_PDEATHSIG`` of prctl(2)."""
@@ -32,7 +34,7 @@ def digest_files(paths: Sequence[str]) -> Iterator[str | OSError]:
         The files.
     """
     workers = min(len(os.sched_getaffinity(0)), len(paths))
-    if workers < 2 or len(paths) < _FEW:
+    if workers < 2 or (len(paths) < _FEW and _are_small(paths)):
         yield from map(digest_file, paths)
         return
     done = 0
@@ -44,6 +46,12 @@ def digest_files(paths: Sequence[str]) -> Iterator[str | OSError]:
 
     with ThreadPoolExecutor(workers) as threads:
         yield from threads.map(digest_file, paths[done:])
+
+
+def _are_small(paths: Iterable[str]) -> bool:
+    with suppress(OSError):
+        return sum(os.stat(path).st_size for path in paths) <= _SMALL_BYTES  # noqa: PTH116
+    return True
 
 
 def _by_processes(paths: Sequence[str], count: int) -> Iterator[str | OSError]:
