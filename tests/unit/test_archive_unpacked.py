@@ -191,7 +191,7 @@ def test_what_cannot_be_read_is_told_once(unpacked, monkeypatch):
     assert found(unpacked) == {("unreadable", "data/bundle/outputs/one.txt")}
 
 
-def test_a_directory_that_cannot_be_listed_is_told(unpacked, monkeypatch):
+def test_a_directory_that_cannot_be_listed_or_entered_is_told(unpacked, monkeypatch):
     scandir = os.scandir
 
     def scan(path):
@@ -201,6 +201,16 @@ def test_a_directory_that_cannot_be_listed_is_told(unpacked, monkeypatch):
 
     monkeypatch.setattr(reading.os, "scandir", scan)
     assert found(unpacked) == {("unreadable", "data/bundle/outputs")}
+    monkeypatch.undo()
+    look = reading._entry
+
+    def refuse(entry):
+        if entry.name == "one.txt":
+            raise PermissionError(13, "Permission denied")
+        return look(entry)
+
+    monkeypatch.setattr(reading, "_entry", refuse)
+    assert found(unpacked) == {("unreadable", "data/bundle/outputs/one.txt")}
     monkeypatch.undo()
     with pytest.raises(ArchiveError, match="cannot read"):
         verify_unpacked(unpacked / "nothing")

@@ -102,6 +102,9 @@ def _walk(root: str, found: OnDisk) -> Iterator[tuple[str, Entry]]:
                 made = _entry(entry)
             except FileNotFoundError:
                 continue
+            except OSError as error:
+                _unreadable(found, name, error.strerror or "")
+                continue
             if made.kind is Kind.DIRECTORY and not _PASSING.fullmatch(name):
                 folders.append(name)
             yield name, made
