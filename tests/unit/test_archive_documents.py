@@ -157,15 +157,31 @@ def test_no_document_makes_a_reader_fail(archives, kind, tmp_path_factory, data)
 
 
 @pytest.mark.parametrize("kind", ["run", "sweep"])
-def test_half_of_a_surrogate_pair_is_found_in_every_document(archives, kind, tmp_path):
+def test_half_of_a_surrogate_pair_makes_no_reader_fail(archives, kind, tmp_path):
+    """Jobs write it into their records for a byte that is not of UTF-8."""
     read = archives[kind]
     for name in read.documents:
-        document = {**json.loads(read.files[name]), "more": "\ud800"}
-        path = tmp_path / "x.tar.zst"
-        changes = agreeing(read.files, name, json.dumps(document).encode())
-        forged(read.path, path, instead=changes)
-        assert verify_archive(path).findings, name
-        survives(path)
+        document = json.loads(read.files[name])
+        for more in ("more", *(key for key, value in document.items() if isinstance(value, str))):
+            path = tmp_path / "x.tar.zst"
+            content = json.dumps({**document, more: "\ud800"}).encode()
+            forged(read.path, path, instead=agreeing(read.files, name, content))
+            survives(path)
+
+
+def test_a_record_with_bytes_that_are_not_of_utf_8_is_packed(tmp_path):
+    bundle = finished(tmp_path)
+    (path,) = bundle.records.glob("*.json")
+    record = json.loads(path.read_text())
+    record["job"]["name"] = record["runner"]["command"][0] = "caf\udce9"
+    path.write_text(json.dumps(record))
+    pack(bundle, tmp_path / "x.tar.zst")
+    assert verify_archive(tmp_path / "x.tar.zst").findings == ()
+    packed = {
+        name.partition("/")[2]: data for name, (_, data) in entries(tmp_path / "x.tar.zst").items()
+    }
+    assert "caf\\udce9" in packed[CRATE].decode()
+    json.loads(packed[CRATE])
 
 
 LINES = st.lists(

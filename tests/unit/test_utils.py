@@ -168,15 +168,3 @@ def test_digests(tmp_path):
     (tmp_path / "f").write_bytes(b"abc")
     known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert sha256_bytes(b"abc") == sha256_file(tmp_path / "f") == known
-
-
-@pytest.mark.parametrize("half", ['"\\ud800"', '"\\uDC00 x"', '{"\\ud83d": 1}'])
-def test_half_of_a_surrogate_pair_is_no_text(tmp_path, half):
-    (tmp_path / "f.json").write_text(f'{{"a": [{half}]}}')
-    with pytest.raises(ValskaError, match="surrogates not allowed"):
-        load_json(tmp_path / "f.json")
-
-
-def test_a_surrogate_pair_is_a_character(tmp_path):
-    (tmp_path / "f.json").write_text(r'{"a": "\ud83d\ude00", "b": "\\ud800"}')
-    assert load_json(tmp_path / "f.json") == {"a": "\N{GRINNING FACE}", "b": r"\ud800"}

@@ -55,7 +55,16 @@ def judge(name: str) -> Callable[[Any], bool]:
     """Return the function that says whether a document follows a schema; compiled once."""
     from jsonschema_rs import validator_for
 
-    return validator_for(load_schema(name)).is_valid
+    is_valid = validator_for(load_schema(name)).is_valid
+
+    def judged(data: Any) -> bool:
+        try:
+            return is_valid(data)
+        except UnicodeEncodeError:
+            # A job's record has half of a surrogate pair for each byte that is not of UTF-8.
+            return _validator(name).is_valid(data)
+
+    return judged
 
 
 def findings(data: Any, name: str) -> list[ValidationError]:

@@ -111,29 +111,13 @@ def load_json(path: Path) -> dict[str, Any]:
         If the file is missing, unreadable, not JSON, or not an object.
     """
     try:
-        data = parse_json_text(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValskaError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise ValskaError(f"{path} is not JSON: {error}") from error
     if not isinstance(data, dict):
         raise ValskaError(f"{path} does not hold a JSON object")
-    return data
-
-
-def parse_json_text(text: str) -> Any:
-    """Read JSON whose texts can all be written again: none has half of a surrogate pair.
-
-    Raises
-    ------
-    ValueError
-        If it is not JSON, or a text in it cannot be written.
-    RecursionError
-        If it is nested too deep.
-    """
-    data = json.loads(text)
-    if "\\ud" in text or "\\uD" in text:
-        json.dumps(data, ensure_ascii=False).encode()
     return data
 
 

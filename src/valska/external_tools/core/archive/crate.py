@@ -82,7 +82,8 @@ def crate_text(
     graph = _Graph(contents, document, manifest, description)
     encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True).encode
     lines = ",\n".join(map(encode, graph.entities()))
-    return f'{{"@context": {encode(CONTEXT)},\n"@graph": [\n{lines}\n]}}\n'.encode()
+    text = f'{{"@context": {encode(CONTEXT)},\n"@graph": [\n{lines}\n]}}\n'
+    return text.encode(errors="backslashreplace")
 
 
 class _Graph:

@@ -11,7 +11,6 @@ from typing import Any
 import valska
 from valska.external_tools.core.errors import ValskaError, VerificationError
 from valska.external_tools.core.schema import validate
-from valska.external_tools.core.utils import parse_json_text
 
 SCHEMA = "archive-1"
 SCHEMA_VERSION = "1.0"
@@ -178,7 +177,7 @@ def parse_json(data: bytes) -> dict[str, Any]:
         If it is none.
     """
     try:
-        found = parse_json_text(data.decode())
+        found = json.loads(data.decode())
     except (ValueError, RecursionError) as error:
         raise VerificationError(f"it is not JSON: {error}") from error
     if not isinstance(found, dict):
