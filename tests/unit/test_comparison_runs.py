@@ -91,6 +91,17 @@ def test_a_run_that_has_not_run_is_incomplete_and_the_reason_is_told(ran):
     assert "no such node" in render_page(found)
 
 
+def test_a_stage_that_was_killed_is_not_said_to_run(ran):
+    killed = ran("b")
+    (record,) = (killed.path / "records").iterdir()
+    data = json.loads(record.read_text())
+    record.write_text(json.dumps({**data, "state": "running"}))
+    (stage,) = compare_runs(ran("a"), killed, reasons={"simulate": "killed"}).stages
+    assert (stage.new, stage.reason) == ("failed", "killed")
+    (stage,) = compare_runs(ran("c"), killed).stages
+    assert stage.new == "running"
+
+
 def test_a_reference_without_outputs_is_compared_by_its_digests(ran):
     one, other, third = ran("a"), ran("b"), ran("c", "echo 2 > out.txt")
     (one.outputs / "out.txt").unlink()

@@ -31,6 +31,7 @@ from valska.external_tools.core.comparison.written import (
 )
 from valska.external_tools.core.errors import UsageError
 from valska.external_tools.core.manifest import Manifest, read_manifest
+from valska.external_tools.core.records import RecordState
 from valska.external_tools.core.run_directory import Bundle
 from valska.external_tools.core.seal import seal_of
 from valska.external_tools.core.tool import Compares, load_tool
@@ -200,8 +201,11 @@ def judge(
 
 
 def _stages(reference: Written, new: Written, reasons: Mapping[str, str]) -> Iterator[StageStates]:
+    """Yield how far each stage came; one that was killed has a record that says that it runs."""
     for name in dict.fromkeys((*reference.states, *new.states)):
         old, fresh = (one.states.get(name, "not planned") for one in (reference, new))
+        if fresh == RecordState.RUNNING and name in reasons:
+            fresh = RecordState.FAILED.value
         yield StageStates(name, old, fresh, "" if fresh == COMPLETED else reasons.get(name, ""))
 
 

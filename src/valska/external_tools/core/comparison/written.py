@@ -133,5 +133,6 @@ def _gone(findings: tuple[Finding, ...]) -> list[str]:
     gone = [finding.path for finding in findings if finding.kind is FindingKind.MISSING]
     if not gone:
         return []
-    more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
-    return [f"{NO_LONGER_THERE}: {gone[0]}{more}; their digests are recorded"]
+    if len(gone) == 1:
+        return [f"{NO_LONGER_THERE}: {gone[0]}; its digest is recorded"]
+    return [f"{NO_LONGER_THERE}: {gone[0]} and {len(gone) - 1} more; their digests are recorded"]
