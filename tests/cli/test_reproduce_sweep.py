@@ -95,6 +95,9 @@ def test_a_point_that_depends_on_the_clock_is_different_and_named(user):
     assert "3 points: 2 identical, 1 different." in page
     assert f"## `points/{bad}`: different" in page
     assert 'run="date +%s%N > double.txt"'.replace(">", "\\>") in page
+    shutil.rmtree(sweep / "points" / label_with(sweep, "True"))
+    done, _ = reproduced(user, sweep, code=5, output="without")
+    assert f"is different, 2 of 3 points: {bad}: double.txt" in done.stderr
 
 
 def test_shared_work_that_differs_makes_all_points_different_that_use_it(user):

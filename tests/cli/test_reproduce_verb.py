@@ -99,6 +99,9 @@ def test_a_run_that_fails_is_incomplete_and_the_reason_is_told(user):
     assert stages["count"]["new"] == "failed"
     assert "exit code 1" in stages["count"]["reason"]
     assert stages["double"]["new"] == "not run"
+    assert "the new run is incomplete: stage count: completed in the reference, failed now" in (
+        done.stderr
+    )
     flag.write_text("")
     done, place = reproduced(user, bundle)
     assert done.stdout.splitlines()[-1] == "identical"
@@ -391,7 +394,7 @@ def test_the_comparison_alone_keeps_its_place_for_the_same_reference(user):
     reproduced(user, bundle)
 
 
-@pytest.mark.parametrize("name", ["run", "run.tar.zst", "run.tar"])
+@pytest.mark.parametrize("name", ["run", "run.tar.zst", "run.tar", "run/config/.."])
 def test_the_place_is_named_after_what_is_reproduced(name):
     assert str(reproduce._place(reproduce.Path("there") / name)) == "run-reproduction"
 
@@ -411,6 +414,11 @@ def archive(user):
         return path
 
     return make
+
+
+def test_an_option_that_cannot_be_read_is_refused_before_unpacking(user, archive):
+    _, place = reproduced(user, archive(ran(user)), "--ranks", "x", code=2)
+    assert not place.exists()
 
 
 def test_an_archive_says_identical_with_everything_else_gone(user, archive):

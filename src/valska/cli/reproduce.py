@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
@@ -113,7 +114,16 @@ def command(
     require_file(path, "bundle, sweep or archive")
     place = running.Reproduction((output or _place(path)).absolute())
     given = Given(
-        tolerances, directives, ranks, image, images, scheduler, only, waits, dry_run, as_json
+        tolerances,
+        directives,
+        _ranks(ranks),
+        image,
+        images,
+        scheduler,
+        only,
+        waits,
+        dry_run,
+        as_json,
     )
     if path.is_file():
         require_place_of_archive(place.path, place.reference, path)
@@ -175,7 +185,7 @@ class Given:
 
     tolerances: Tolerances
     directives: tuple[str, ...]
-    ranks: tuple[str, ...]
+    ranks: tuple[tuple[str, int], ...]
     image: Path | None
     images: Path | None
     scheduler: str | None
@@ -210,26 +220,34 @@ class Given:
             settings=settings,
             scheduler=scheduler_of(settings),
             image=self.image,
-            ranks=_ranks(parent, self.ranks),
+            ranks=_ranks_of(parent, self.ranks),
             extra=self.directives,
         )
 
 
 def _place(path: Path) -> Path:
-    name = path.absolute().name
+    name = os.path.basename(os.path.abspath(path))  # noqa: PTH100, PTH119 - so that .. has one
     for suffix in _SUFFIXES:
         name = name.removesuffix(suffix)
     return Path(f"{name}{_APPENDED}")
 
 
-def _ranks(parent: Parent, given: tuple[str, ...]) -> dict[str, int]:
-    found: dict[str, int] = {}
+def _ranks(given: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
+    """Return the stages that are named, or nothing for all, each with its number of ranks."""
+    found = []
     for text in given:
         stage, _, number = text.rpartition("=")
         if not number.isdecimal() or int(number) < 1:
             raise UsageError(f"--ranks {text!r} is not of the form [STAGE=]N", "Write --ranks 2.")
+        found.append((stage, int(number)))
+    return tuple(found)
+
+
+def _ranks_of(parent: Parent, given: tuple[tuple[str, int], ...]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for stage, number in given:
         names = [stage] if stage else [one.name for one in parent.manifest.stages]
-        found |= {parent.manifest.stage(name).name: int(number) for name in names}
+        found |= {parent.manifest.stage(name).name: number for name in names}
     return found
 
 

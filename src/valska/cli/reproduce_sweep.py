@@ -181,10 +181,11 @@ def require_same_sweep(comparison: SweepComparison, page: Path | None) -> None:
     VerificationError
         If one did not.
     """
-    bad = [one for one in comparison.points if not one.verdict.holds]
     if comparison.verdict.holds:
         return
-    told = f": {plain(bad[0].label)}: {plain(summarize_unit(bad[0]))}" if bad else ""
+    bad = [one for one in comparison.points if not one.verdict.holds]
+    first = next((one for one in bad if one.verdict is comparison.verdict), None)
+    told = f": {plain(first.label)}: {plain(summarize_unit(first))}" if first else ""
     of = f"{len(bad)} of {count_text(len(comparison.points), 'point')}"
     raise VerificationError(
         f"the new sweep is {comparison.verdict.value}, {of}{told}",
