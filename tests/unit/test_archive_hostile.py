@@ -1,9 +1,11 @@
 """Archives that would do harm: each kind is refused, and nothing is written or left behind."""
 
 import io
+import random
 import shutil
 import subprocess
 import tarfile
+import threading
 import zlib
 from contextlib import suppress
 
@@ -17,6 +19,7 @@ from valska.external_tools.core.archive import compressed, entries, reading
 from valska.external_tools.core.archive.container import FRAME_HEAD, trailer
 from valska.external_tools.core.archive.entries import Limits
 from valska.external_tools.core.archive.errors import HostileError, NoArchiveError
+from valska.external_tools.core.archive.reading import Nowhere, read_archive
 from valska.external_tools.core.archive.unpacking import unpack_archive
 from valska.external_tools.core.archive.verification import verify_archive
 from valska.external_tools.core.errors import UsageError, ValskaError, VerificationError
@@ -102,6 +105,25 @@ def test_each_hostile_kind_is_refused(archive, place, tmp_path, kind, form):
     assert everything(tmp_path) == before
     assert not (tmp_path / "outside").exists()
     assert any(one.path != path.name for one in verify_archive(path).findings)
+
+
+@pytest.mark.parametrize("size", [3 << 20, 8 << 20])
+def test_the_rest_of_what_is_refused_is_not_read(tmp_path, monkeypatch, size):
+    places, read = [], compressed.CompressedFile.read
+
+    def noted(source, wanted=-1):
+        data = read(source, wanted)
+        places.append(source.place)
+        return data
+
+    path = tmp_path / "x.tar.zst"
+    write_tar(path, [entry("r1/../f"), (tarfile.TarInfo("r1/data"), random.randbytes(size))])
+    monkeypatch.setattr(compressed.CompressedFile, "read", noted)
+    threads = threading.active_count()
+    with pytest.raises(HostileError, match="leads out"):
+        read_archive(path, sink=Nowhere())
+    assert max(places) < 2 << 20
+    assert threading.active_count() == threads
 
 
 def test_the_hostile_entry_is_named(archive, place, tmp_path):

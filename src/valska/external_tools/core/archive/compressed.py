@@ -85,6 +85,11 @@ class CompressedFile:
             self._digest.take(self._tail)
         return self._digest.end()
 
+    def stop(self) -> None:
+        """Leave the rest unread: what was read is of no use."""
+        if self._digest is not None:
+            self._digest.end()
+
     def fault(self) -> str | None:
         """Return what the trailer shows to be wrong, once all has been read."""
         if not self._has_trailer:

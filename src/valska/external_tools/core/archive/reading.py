@@ -188,22 +188,24 @@ class _Reader:
             self._progress(self._source.size, self._source.size)
         except _BrokenError as error:
             self._note(FindingKind.UNREADABLE, self._name, str(error))
-        finally:
-            sha256 = self._close()
+        except BaseException:
+            self._close()
+            self._source.stop()
+            raise
+        self._close()
+        self._found.sha256 = self._source.finish()
         if self._lane is not None and self._lane.error is not None:
             raise self._lane.error
-        self._found.sha256 = sha256
         if (fault := self._source.fault()) is not None:
             self._note(FindingKind.ALTERED, self._name, fault)
         self._collect()
         return self._found
 
-    def _close(self) -> str | None:
+    def _close(self) -> None:
         self._push()
         if self._lane is not None:
             self._lane.put(None)
             self._lane.join()
-        return self._source.finish()
 
     def _collect(self) -> None:
         found = self._found
