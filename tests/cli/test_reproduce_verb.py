@@ -119,6 +119,9 @@ def test_the_same_command_goes_on_and_runs_nothing_twice(user):
     records = len(list((place / "bundle/records").iterdir()))
     reproduced(user, bundle)
     assert manifest(place / "bundle")["instance"] == made
+    (place / "bundle/jobs.json").unlink()
+    done, _ = reproduced(user, bundle)
+    assert done.stdout.splitlines()[-1] == "identical"
     assert len(list((place / "bundle/records").iterdir())) == records == 2
 
 

@@ -23,7 +23,7 @@ from valska.external_tools.core.errors import PrerequisiteError, VerificationErr
 from valska.external_tools.core.images import digest_image
 from valska.external_tools.core.jobs import Submission, submit
 from valska.external_tools.core.manifest import Manifest, read_manifest
-from valska.external_tools.core.records import RecordState
+from valska.external_tools.core.records import RecordState, read_records
 from valska.external_tools.core.reproduction.images import (
     ELSEWHERE,
     Found,
@@ -254,10 +254,17 @@ def run(wish: Wish, made: Made) -> Submission:
         manifest,
         wish.scheduler,
         seal=prepared.seal,
-        resume=bundle.jobs.is_file(),
+        resume=_was_begun(made.bundle),
         extra=wish.extra,
         ready=lambda: write_site_env(bundle.site_env, prepared.site),
     )
+
+
+def _was_begun(made: Parent) -> bool:
+    """Return whether stages were sent; one that was run by hand has a record alone."""
+    records = read_records(made.bundle)
+    begun = (records.of(stage.name) for stage in made.manifest.stages)
+    return made.bundle.jobs.is_file() or any(begun)
 
 
 @contextmanager
