@@ -263,8 +263,7 @@ def run(wish: Wish, made: Made) -> Submission:
 def _was_begun(made: Parent) -> bool:
     """Return whether stages were sent; one that was run by hand has a record alone."""
     records = read_records(made.bundle)
-    begun = (records.of(stage.name) for stage in made.manifest.stages)
-    return made.bundle.jobs.is_file() or any(begun)
+    return made.bundle.jobs.is_file() or any(records.of(one.name) for one in made.manifest.stages)
 
 
 @contextmanager
