@@ -382,8 +382,11 @@ def files(folder):
 def test_what_a_killed_call_left_behind_takes_no_place(user):
     bundle = ran(user)
     user.write("again/.bundle.0123456789ab.partial/manifest.json", "{}")
-    done, _ = reproduced(user, bundle)
+    user.write("again/.sweep.0123456789ab.partial/manifest.json", "{}")
+    done, place = reproduced(user, bundle)
     assert done.stdout.splitlines()[-1] == "identical"
+    assert "killed" not in done.stderr
+    assert not list(place.glob(".*"))
 
 
 def test_the_comparison_alone_keeps_its_place_for_the_same_reference(user):

@@ -32,6 +32,7 @@ _LOCK = ".reproduce.lock"
 """Directory that keeps two calls apart."""
 _LEFT_BEHIND = (_LOCK, ".tmp", ".partial")
 """How hidden files end that a call has while it runs, and leaves behind when it is killed."""
+_MADE = ("bundle", "sweep")
 _SHOWN = 3
 _HINT = "Choose a new or an empty directory with -o DIR."
 
@@ -122,6 +123,8 @@ def require_place_of_comparison(folder: Path, bundle_id: str) -> None:
 def at_work(folder: Path) -> Iterator[None]:
     """Make the directory of a reproduction, and keep other calls out of it; an empty one goes.
 
+    What a killed call has not finished making goes, too.
+
     Parameters
     ----------
     folder
@@ -138,11 +141,19 @@ def at_work(folder: Path) -> Iterator[None]:
     ensure_run_dir(folder, exist_ok=True)
     try:
         with _alone(folder):
+            _remove_unfinished(folder)
             yield
     finally:
         with suppress(OSError):
             for one in made:
                 one.rmdir()
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Remove what a killed call was making; who has the lock knows that no other one is."""
+    for name in _MADE:
+        for left in folder.glob(f".{name}.{'[0-9a-f]' * 12}.partial"):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager
@@ -189,7 +200,7 @@ def _elsewhere(lock: Path, host: str) -> str:
 
 
 def _following(folder: Path) -> str:
-    made = [one for one in (folder / "bundle", folder / "sweep") if is_bundle(one) or is_sweep(one)]
+    made = [one for one in map(folder.joinpath, _MADE) if is_bundle(one) or is_sweep(one)]
     return f"`valska status {shlex.quote(str(made[0]))}` says how far it is. " if made else ""
 
 
