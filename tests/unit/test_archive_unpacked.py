@@ -205,10 +205,11 @@ def test_a_directory_that_cannot_be_listed_or_entered_is_told(unpacked, monkeypa
     look = reading._entry
 
     def refuse(entry):
-        if entry.name == "one.txt":
+        if entry.name in ("one.txt", ".nfs0"):
             raise PermissionError(13, "Permission denied")
         return look(entry)
 
+    (unpacked / "data/bundle/outputs/.nfs0").touch()
     monkeypatch.setattr(reading, "_entry", refuse)
     assert found(unpacked) == {("unreadable", "data/bundle/outputs/one.txt")}
     monkeypatch.undo()

@@ -103,7 +103,8 @@ def _walk(root: str, found: OnDisk) -> Iterator[tuple[str, Entry]]:
             except FileNotFoundError:
                 continue
             except OSError as error:
-                _unreadable(found, name, error.strerror or "")
+                if not _PASSING.fullmatch(name):
+                    _unreadable(found, name, error.strerror or "")
                 continue
             if made.kind is Kind.DIRECTORY and not _PASSING.fullmatch(name):
                 folders.append(name)
