@@ -385,7 +385,7 @@ def test_what_a_killed_call_left_behind_takes_no_place(user):
     user.write("again/.sweep.0123456789ab.partial/manifest.json", "{}")
     done, place = reproduced(user, bundle)
     assert done.stdout.splitlines()[-1] == "identical"
-    assert "killed" not in done.stderr
+    assert "that was killed" not in done.stderr
     assert not list(place.glob(".*"))
 
 
