@@ -153,7 +153,7 @@ common='' bundle='' place='' list='' list_sha256='' seal='' expected_seal='' sta
 signal='' signal_number='' signalled_s=0 child='' child_code='' exit_code='' record='' recorded='' attempt='' scheduler=none
 job_id='' task='' restart=0 job_name='' started='' started_s=0 version='' environment_json='' image='' image_checked=''
 apptainer=apptainer scratch='' site_env_sha256='' site_env_json=null working_directory='' set_aside='' resumed_from=''
-host_json='' inputs_checked=0
+host_json='' user_name='' inputs_checked=0
 command=() going_on=() outputs=() output_digests=() answers=() found_outputs=() missing_outputs=() shared=() loans=()
 
 main() {
@@ -673,6 +673,7 @@ identify_job() {
 describe_job() {
     # An inherited HOSTNAME is that of the submitting host.
     read -r HOSTNAME </proc/sys/kernel/hostname
+    user_name=$(exec id -un 2>/dev/null) || user_name=$EUID
     seal=$(exec sha256sum <SHA256SUMS)
     seal=${seal%% *}
     now
@@ -846,6 +847,7 @@ write_record() {
     put exit_code "${exit_code:-null}"
     put_string signal "$signal"
     put_string reason "$reason"
+    put_string user "$user_name"
     put host "$host_json"
     json_slurm
     put slurm "$REPLY"

@@ -1,6 +1,8 @@
 """Verifying an archive: every altered byte, every cut, and typed findings of what is wrong."""
 
 import json
+import os
+import pwd
 import random
 import subprocess
 
@@ -255,5 +257,8 @@ def test_points_named_like_folders_are_points(tmp_path):
     assert {one["result"]["@id"] for one in actions} == {
         f"bundle/points/{label}/outputs/out.txt" for label in ("records", "config")
     }
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    assert {one["agent"]["@id"] for one in actions} == {f"#user/{user}"}
+    assert [one["name"] for one in graph if one["@id"] == f"#user/{user}"] == [user]
     output = "data/bundle/points/records/outputs/out.txt"
     assert ("altered", output) in found(resealed(path, tmp_path / "x", {output: b"other\n"}))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pwd
 import shlex
 import shutil
 import signal
@@ -55,6 +56,7 @@ def test_completed(tmp_path, scripts, records):
     assert record["reason"] is None
     assert record["signal"] is None
     assert (record["job"]["scheduler"], record["slurm"]) == ("none", {})
+    assert record["user"] == pwd.getpwuid(os.geteuid()).pw_name
     assert record["host"]["name"] == os.uname().nodename
     assert record["host"]["cpus"] == len(os.sched_getaffinity(0))
     assert record["runner"] == {

@@ -7,7 +7,7 @@ common='' bundle='' place='' list='' list_sha256='' seal='' expected_seal='' sta
 signal='' signal_number='' signalled_s=0 child='' child_code='' exit_code='' record='' recorded='' attempt='' scheduler=none
 job_id='' task='' restart=0 job_name='' started='' started_s=0 version='' environment_json='' image='' image_checked=''
 apptainer=apptainer scratch='' site_env_sha256='' site_env_json=null working_directory='' set_aside='' resumed_from=''
-host_json='' inputs_checked=0
+host_json='' user_name='' inputs_checked=0
 command=() going_on=() outputs=() output_digests=() answers=() found_outputs=() missing_outputs=() shared=() loans=()
 
 main() {

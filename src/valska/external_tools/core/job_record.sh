@@ -19,6 +19,7 @@ identify_job() {
 describe_job() {
     # An inherited HOSTNAME is that of the submitting host.
     read -r HOSTNAME </proc/sys/kernel/hostname
+    user_name=$(exec id -un 2>/dev/null) || user_name=$EUID
     seal=$(exec sha256sum <SHA256SUMS)
     seal=${seal%% *}
     now
@@ -192,6 +193,7 @@ write_record() {
     put exit_code "${exit_code:-null}"
     put_string signal "$signal"
     put_string reason "$reason"
+    put_string user "$user_name"
     put host "$host_json"
     json_slurm
     put slurm "$REPLY"

@@ -103,12 +103,12 @@ class _Graph:
         self._found: dict[str, Entity] = {}
         self._parts: list[str] = []
         self._actions: list[str] = []
-        self._agent = ""
+        self._author = ""
 
     def entities(self) -> list[Entity]:
         """Return all entities: the root, what it consists of, who, and what happened."""
         people = self._people()
-        self._agent = people[0] if people else self._nobody()
+        self._author = people[0] if people else self._nobody()
         self._instrument()
         self._described_files()
         if self._document.kind is ArchiveKind.BUNDLE:
@@ -131,7 +131,7 @@ class _Graph:
             "conformsTo": _ref(PROFILE),
             "license": _ref(self._licence()),
             "publisher": _ref(self._publisher()),
-            "author": _refs(people or [self._agent]),
+            "author": _refs(people or [self._author]),
             **_some("hasPart", self._parts),
             **_some("mentions", self._actions),
         }
@@ -162,14 +162,19 @@ class _Graph:
         return self._add({**entity, "url": url or f"{_LOOK_ORGANISATION}{quote(name)}"})
 
     def _nobody(self) -> str:
-        return self._add(
-            {
-                "@id": _UNKNOWN,
-                "@type": "Person",
-                "name": _NOT_STATED,
-                "affiliation": _ref(self._organisation(Organisation(_NOT_STATED))),
-            }
-        )
+        return self._named(_UNKNOWN, _NOT_STATED)
+
+    def _user(self, name: str | None) -> str:
+        """Return who ran a stage; records of earlier versions do not say it."""
+        if not name:
+            return self._author
+        return self._named(f"#user/{quote(name, errors='backslashreplace')}", name)
+
+    def _named(self, where: str, name: str) -> str:
+        """Return a person of whom no more than a name is known."""
+        affiliation = _ref(self._organisation(Organisation(_NOT_STATED)))
+        entity = {"@id": where, "@type": "Person", "name": name, "affiliation": affiliation}
+        return self._add(entity)
 
     def _publisher(self) -> str:
         return self._organisation(self._description.publisher or Organisation(_NOT_STATED))
@@ -348,7 +353,7 @@ class _Graph:
             "name": f"{stage} of {self._document.run_id}, job {job['id']}",
             "description": shlex.join(map(str, command)) or f"Stage {stage}.",
             "instrument": _ref(self._tool),
-            "agent": _ref(self._agent),
+            "agent": _ref(self._user(record.get("user"))),
             "startTime": _time(record["started_utc"]),
             "endTime": _time(record["ended_utc"] or record["started_utc"]),
             "actionStatus": f"http://schema.org/{_STATUS.get(state, 'FailedActionStatus')}",
