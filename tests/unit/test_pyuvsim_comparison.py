@@ -226,6 +226,14 @@ def test_a_configuration_in_another_directory_is_told_and_not_counted(tmp_path):
     assert "another directory" in parts["Header/extra_keywords/telecfg"].detail
 
 
+def test_a_keyword_that_names_no_configuration_counts_as_a_whole(tmp_path):
+    name = "Header/extra_keywords/telecfg"
+    files = [
+        make(tmp_path, unit[0], change=put(name, np.bytes_(unit))) for unit in ("K/beam", "Jy/beam")
+    ]
+    assert compare_uvh5(*files, Tolerances()).verdict is Verdict.DIFFERENT
+
+
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [

@@ -158,7 +158,8 @@ def _keyword(name: str, reference: str, new: str) -> Part:
     """Compare what may name a configuration file: its directory says nothing of the science."""
     if reference == new:
         return Part(name=name, verdict=Verdict.IDENTICAL, total=1)
-    same = PurePosixPath(reference).name == PurePosixPath(new).name
+    names = PurePosixPath(reference).name, PurePosixPath(new).name
+    same = names[0] == names[1] and _is_file(names[0])
     return Part(
         name=name,
         verdict=Verdict.EQUIVALENT if same else Verdict.DIFFERENT,
