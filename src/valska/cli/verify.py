@@ -253,12 +253,10 @@ def _root(path: Path, fast: bool, as_json: bool) -> None:
             + (", …" if len(bad) > 5 else ""),
             "Restore what is named, or make it again; what is sealed is never edited.",
         )
-    one = len(found) == 1
-    note(
-        f"{found[0][0].place} is as it was made."
-        if one
-        else f"All {len(found)} are as they were made."
-    )
+    if len(found) == 1:
+        note(plain(f"{found[0][0].place} is as it was made."))
+    else:
+        note(f"All {len(found)} are as they were made.")
 
 
 def _as_json(checked: Checked, fast: bool) -> dict[str, Any]:
