@@ -91,6 +91,14 @@ missing_packages() {
     done
 }
 
+# Those of the named programs that are not on the PATH.
+missing_programs() {
+    local program
+    for program in "$@"; do
+        command -v "$program" >/dev/null || echo "$program"
+    done
+}
+
 # Package lists older than a day miss the newest security fixes' file names, and then downloads fail.
 apt_update() {
     [[ -z "$(find /var/lib/apt/lists -maxdepth 1 -name '*Packages*' -mmin -1440 -print -quit)" ]] || return 0

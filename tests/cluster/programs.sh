@@ -16,10 +16,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 PACKAGES=(zstd openssh-client)
 
 missing() {
-    local program
-    for program in zstd ssh-keygen; do
-        command -v "$program" >/dev/null || echo "$program"
-    done
+    missing_programs zstd ssh-keygen
 }
 
 install() {

@@ -23,10 +23,7 @@ PACKAGES=(docker-registry skopeo)
 START_SECONDS=15
 
 missing() {
-    local program
-    for program in "${PACKAGES[@]}"; do
-        command -v "$program" >/dev/null || echo "$program"
-    done
+    missing_programs "${PACKAGES[@]}"
 }
 
 install() {

@@ -55,6 +55,16 @@ class Scripts:
             process.communicate(timeout=20)
 
 
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    """The archive of a finished run."""
+    from archives import finished, pack
+
+    folder = tmp_path_factory.mktemp("archives")
+    pack(finished(folder), folder / "a.tar.zst")
+    return folder / "a.tar.zst"
+
+
 @pytest.fixture
 def scripts(tmp_path):
     scratch = tmp_path / "scratch, here"

@@ -8,20 +8,13 @@ import struct
 
 import pytest
 import zstandard
-from archives import finished, pack, plain_tar
+from archives import plain_tar
 from forged import DAMAGED, KINDS, PLACE, TOP, block, closed, forged, gnu, pax
 
 from valska.external_tools.core.archive.errors import HostileError
 from valska.external_tools.core.archive.unpacking import rehearse_unpacking, unpack_archive
 from valska.external_tools.core.archive.verification import verify_archive
 from valska.external_tools.core.errors import VerificationError
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("archives")
-    pack(finished(folder), folder / "a.tar.zst")
-    return folder / "a.tar.zst"
 
 
 @pytest.fixture

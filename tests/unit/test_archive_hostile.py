@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import pytest
 import zstandard
-from archives import entry, finished, pack, plain_tar, repacked, write_tar
+from archives import entry, plain_tar, repacked, write_tar
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -26,13 +26,6 @@ from valska.external_tools.core.errors import UsageError, ValskaError, Verificat
 from valska.external_tools.core.run_directory import TakenError
 
 LINK, HARD = tarfile.SYMTYPE, tarfile.LNKTYPE
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("archives")
-    pack(finished(folder), folder / "a.tar.zst")
-    return folder / "a.tar.zst"
 
 
 @pytest.fixture

@@ -13,11 +13,13 @@ from valska.external_tools.core.archive.people import Description
 from valska.external_tools.core.archive.selection import Choice
 from valska.external_tools.core.archive.source import select
 from valska.external_tools.core.archive.unpacking import unpack_archive
+from valska.external_tools.core.archive.verification import verify_unpacked
 from valska.external_tools.core.archive.writing import write_archive
 import os
 bundle, folder = (Path(os.fsdecode(bytes.fromhex(arg))) for arg in sys.argv[1:])
 write_archive(select(bundle, Choice()), folder / "2.tar.zst", Description())
 unpack_archive(folder / "2.tar.zst", folder, folder / "there")
+assert verify_unpacked(folder / "there").findings == ()
 """
 LOCALES = {
     "no UTF-8": {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},

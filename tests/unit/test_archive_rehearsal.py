@@ -3,7 +3,7 @@
 import tarfile
 
 import pytest
-from archives import entry, finished, pack, repacked
+from archives import entry, repacked
 from test_archive_hostile import HOSTILE
 
 from valska.external_tools.core.archive.entries import Limits
@@ -11,13 +11,6 @@ from valska.external_tools.core.archive.errors import HostileError
 from valska.external_tools.core.archive.unpacking import rehearse_unpacking, unpack_archive
 from valska.external_tools.core.errors import ValskaError, VerificationError
 from valska.external_tools.core.run_directory import TakenError
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("archives")
-    pack(finished(folder), folder / "a.tar.zst")
-    return folder / "a.tar.zst"
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from valska.external_tools.core.archive import bag, places
 from valska.external_tools.core.archive.contents import Contents, Entry
-from valska.external_tools.core.archive.entries import DEEPEST, UNUSABLE
+from valska.external_tools.core.archive.entries import DEEPEST, UNUSABLE, name_of, on_disk
 from valska.external_tools.core.archive.reading import MOST_DOCUMENT_BYTES, MOST_DOCUMENTS_BYTES
 from valska.external_tools.core.archive.tar import Kind
 from valska.external_tools.core.digests import digest_files
@@ -93,8 +93,8 @@ def _walk(root: str, found: OnDisk) -> Iterator[tuple[str, Entry]]:
     while folders:
         folder = folders.pop()
         for entry in _listed(root, folder, found):
-            name = f"{folder}/{entry.name}".removeprefix("/")
-            if UNUSABLE.search(entry.name) or name.count("/") + 2 > DEEPEST:
+            name = f"{folder}/{name_of(entry.name)}".removeprefix("/")
+            if UNUSABLE.search(name) or name.count("/") + 2 > DEEPEST:
                 detail = "no archive has such a name"
                 found.findings.append(Finding(FindingKind.UNEXPECTED, repr(name)[1:-1], detail))
                 continue
@@ -126,7 +126,7 @@ def _pass_over(found: OnDisk) -> None:
 
 def _listed(root: str, folder: str, found: OnDisk) -> list[os.DirEntry[str]]:
     try:
-        with os.scandir(f"{root}/{folder}") as entries:
+        with os.scandir(f"{root}/{on_disk(folder)}") as entries:
             return list(entries)
     except OSError as error:
         if folder:
@@ -138,7 +138,7 @@ def _listed(root: str, folder: str, found: OnDisk) -> list[os.DirEntry[str]]:
 def _entry(entry: os.DirEntry[str]) -> Entry:
     status = entry.stat(follow_symlinks=False)
     if stat.S_ISLNK(status.st_mode):
-        return Entry(Kind.LINK, link=os.readlink(entry.path))  # noqa: PTH115
+        return Entry(Kind.LINK, link=name_of(os.readlink(entry.path)))  # noqa: PTH115
     if stat.S_ISDIR(status.st_mode):
         return Entry(Kind.DIRECTORY)
     if stat.S_ISREG(status.st_mode):
@@ -161,7 +161,7 @@ def _read_documents(path: Path, found: OnDisk) -> None:
             _unreadable(found, name, "it is too large")
             continue
         try:
-            data = (path / name).read_bytes()
+            data = (path / on_disk(name)).read_bytes()
         except OSError as error:
             _unreadable(found, name, error.strerror or "")
             continue
@@ -174,7 +174,7 @@ def _digest(
 ) -> None:
     entries = found.contents.entries
     total, done = sum(entries[name].size for name in names), 0
-    digests = digest_files([f"{path}/{name}" for name in names])
+    digests = digest_files([f"{path}/{on_disk(name)}" for name in names])
     for name, digest in zip(names, digests, strict=True):
         done += entries[name].size
         if isinstance(digest, str):

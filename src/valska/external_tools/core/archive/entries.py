@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
 import unicodedata
@@ -22,6 +23,16 @@ _LONGEST = 4000
 _SHORT = _LONGEST_PART // 4
 _MOST_CHARACTERS = 1 << 28
 _FREE_BYTES = 1 << 30
+
+
+def name_of(name: str) -> str:
+    """Return a name of the file system as it is in UTF-8, whatever the locale takes it for."""
+    return name if name.isascii() else os.fsencode(name).decode("utf-8", "surrogateescape")
+
+
+def on_disk(name: str) -> str:
+    """Return for the file system what has this name in UTF-8, whatever the locale."""
+    return os.fsdecode(name.encode())
 
 
 class EntryError(Exception):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from valska.external_tools.core.archive.entries import DEEPEST, UNUSABLE
+from valska.external_tools.core.archive.entries import DEEPEST, UNUSABLE, name_of
 from valska.external_tools.core.archive.errors import ArchiveError
 from valska.external_tools.core.archive.tar import Kind
 
@@ -119,7 +119,7 @@ def _below(
     with os.scandir(folder) as found:
         entries = sorted(found, key=_key)
     for entry in entries:
-        path = prefix + _text(entry.name)
+        path = prefix + name_of(entry.name)
         if not wanted(path):
             continue
         if UNUSABLE.search(path):
@@ -144,11 +144,6 @@ def _below(
             yield _file(name, entry.path, entry.stat(follow_symlinks=False))
 
 
-def _text(name: str) -> str:
-    """Return a name of the file system as it is in UTF-8, whatever the locale takes it for."""
-    return name if name.isascii() else os.fsencode(name).decode("utf-8", "surrogateescape")
-
-
 def _key(entry: os.DirEntry[str]) -> bytes:
     return os.fsencode(entry.name)
 
@@ -169,7 +164,7 @@ def _link(root: str, name: str, path: str) -> Member:
     place = os.path.dirname(os.path.relpath(path, root))  # noqa: PTH120
     whole = os.path.normpath(os.path.join(place, target))  # noqa: PTH118
     inside = not target.startswith("/") and not whole.startswith("..")
-    text = _text(target)
+    text = name_of(target)
     if not inside or UNUSABLE.search(text) or not os.path.isfile(path):  # noqa: PTH113
         raise NotPackableError(
             f"{path} is a symbolic link to {target!r}, which is not a file below {root}",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from valska.external_tools.core.archive.contents import Contents, target_of
 from valska.external_tools.core.archive.document import ArchiveDocument
-from valska.external_tools.core.archive.entries import Limits
+from valska.external_tools.core.archive.entries import Limits, on_disk
 from valska.external_tools.core.archive.errors import ArchiveError
 from valska.external_tools.core.archive.judging import judge_contents, worth_telling
 from valska.external_tools.core.archive.reading import Nowhere, Read, read_archive
@@ -275,7 +275,7 @@ class _Writer:
             os.close(descriptor)
 
     def _place(self, name: str) -> str:
-        return f"{self._root}/{_named(name)}"
+        return f"{self._root}/{on_disk(name)}"
 
     def _make(self, name: str) -> None:
         if name not in self._made:
@@ -289,12 +289,7 @@ class _Writer:
             if entry.kind is Kind.LINK and contents.file(name) is not None:
                 self._make(name.rpartition("/")[0])
                 if target_of(name, entry.link) in contents.entries:
-                    os.symlink(_named(entry.link), self._place(name))  # noqa: PTH211
-
-
-def _named(name: str) -> str:
-    """Return for the file system what has this name in UTF-8, whatever the locale."""
-    return os.fsdecode(name.encode())
+                    os.symlink(on_disk(entry.link), self._place(name))  # noqa: PTH211
 
 
 def _refuse_taken(path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -126,13 +126,6 @@ def shown(value: Any) -> str:
 def finite(value: float) -> float | None:
     """Return a number that JSON can have; None for any other."""
     return float(value) if math.isfinite(value) else None
-
-
-def first_difference(reference: Sequence[Any], new: Sequence[Any]) -> int:
-    """Return where two sequences part."""
-    pairs = zip(reference, new, strict=False)
-    shorter = min(len(reference), len(new))
-    return next((n for n, (a, b) in enumerate(pairs) if a != b), shorter)
 
 
 def _sizes(reference: complex, new: complex) -> tuple[float, float]:
